@@ -1,0 +1,1 @@
+"""What decides: classical laws, the interpreter, the policy and its supervisor."""

@@ -1,0 +1,193 @@
+"""The one interpreter: robot state -> observation, action -> command, equal in the simulator and on the robot.
+
+A scene declares its observation and action as `Field`s; the exporter writes them into the policy's card; this module
+is the only code that applies them. Everything is array-API style: batched torch in the environment, numpy on the robot.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace, device
+
+from hardware.errors import BadInput
+from hardware.geometry import rotate_inverse
+from hardware.spec import RobotSpec
+
+FRAMES = ("", "world", "body", "yaw")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One part of an observation or of a command."""
+
+    name: str
+    source: str
+    """Observation: a signal of the robot, `goal:SIGNAL`, `error:SIGNAL` (goal minus state), `gravity` (unit vector)
+    or `command` (the commands last sent, in action units). Action: a component of the command mode."""
+    size: int
+    unit: str
+    frame: str = ""
+    """Frame in which a world vector is expressed: 'world', 'body', or 'yaw' (gravity-aligned, turned with the
+    heading)."""
+    scale: float = 1.0
+    offset: float = 0.0
+    """Observation = scale * (value - offset); command = offset + scale * action."""
+    clip: float = math.inf
+    """Bound of the scaled observation's absolute value; an action is always clipped to +-1."""
+    history: int = 1
+    """How many of the newest values are shown, newest first."""
+    group: str = "policy"
+    """Input of the policy's graph that this field belongs to."""
+    dtype: str = "float32"
+    preprocessor: str = ""
+    """Named pure function for images and clouds; none yet."""
+
+
+class Memory(NamedTuple):
+    """What the interpreter carries from tick to tick; all arrays share the batch dimensions."""
+
+    command: Any
+    """(..., J) command last sent."""
+    past: dict[str, Any]
+    """Field name -> (..., history - 1, size) older values, newest first."""
+    fresh: Any
+    """(..., 1) bool: no observation made yet; the first one fills the history with itself."""
+
+
+class Interface:
+    """Fields bound to a robot and a command mode. Raises BadInput for a field the robot cannot serve."""
+
+    def __init__(
+        self, robot: RobotSpec, mode: str, observation: tuple[Field, ...], action: tuple[Field, ...]
+    ) -> None:
+        self.robot, self.mode = robot, robot.mode(mode)
+        self.observation, self.action = observation, action
+        for f in observation:
+            self._check_observation(f)
+        sources = tuple(f.source for f in action)
+        if sources != self.mode.components:
+            raise BadInput(f"action fields {sources} do not match mode {mode}: {self.mode.components}")
+
+    @property
+    def group_sizes(self) -> dict[str, int]:
+        """Observation group -> length D of its vector."""
+        sizes: dict[str, int] = {}
+        for f in self.observation:
+            sizes[f.group] = sizes.get(f.group, 0) + f.size * f.history
+        return sizes
+
+    @property
+    def action_size(self) -> int:
+        """Length A of the action, equal to the number J of command components."""
+        return len(self.action)
+
+    def start(self, batch: tuple[int, ...], like: Any) -> Memory:
+        """Empty memory for a batch: the last command is the neutral one (action zero)."""
+        xp = array_namespace(like)
+        zeros = xp.zeros((*batch, self.action_size), dtype=like.dtype, device=device(like))
+        past = {
+            f.name: xp.zeros((*batch, f.history - 1, f.size), dtype=like.dtype, device=device(like))
+            for f in self.observation
+            if f.history > 1
+        }
+        return Memory(self.command(zeros), past, xp.ones((*batch, 1), dtype=xp.bool, device=device(like)))
+
+    def observe(
+        self, state: Mapping[str, Any], goal: Mapping[str, Any], memory: Memory
+    ) -> tuple[dict[str, Any], Memory]:
+        """Observation groups name -> (..., D) of a state and goal (signal name -> (..., k)), and the new memory."""
+        xp = array_namespace(memory.command)
+        parts: dict[str, list[Any]] = {}
+        past: dict[str, Any] = {}
+        for f in self.observation:
+            value = f.scale * (self._value(f, state, goal, memory) - f.offset)
+            if not math.isinf(f.clip):
+                value = xp.clip(value, -f.clip, f.clip)
+            group = parts.setdefault(f.group, [])
+            group.append(value)
+            if f.history > 1:
+                older = memory.past[f.name]
+                older = xp.where(memory.fresh[..., None], xp.zeros_like(older) + value[..., None, :], older)
+                group.extend(older[..., i, :] for i in range(f.history - 1))
+                past[f.name] = xp.concat([value[..., None, :], older[..., : f.history - 2, :]], axis=-2)
+        obs = {name: xp.concat(values, axis=-1) for name, values in parts.items()}
+        return obs, Memory(memory.command, past, xp.zeros_like(memory.fresh))
+
+    def command(self, action: Any) -> Any:
+        """Command (..., J), in the mode's units, of an action (..., A) clipped to +-1."""
+        xp = array_namespace(action)
+        make = lambda v: xp.asarray(v, dtype=action.dtype, device=device(action))  # noqa: E731
+        scale, offset = make([f.scale for f in self.action]), make([f.offset for f in self.action])
+        return offset + scale * xp.clip(action, -1.0, 1.0)
+
+    def remember(self, memory: Memory, command: Any) -> Memory:
+        """Memory after a command (..., J) has really been sent (behind the guard)."""
+        return Memory(command, memory.past, memory.fresh)
+
+    def _value(self, f: Field, state: Mapping[str, Any], goal: Mapping[str, Any], memory: Memory) -> Any:
+        xp = array_namespace(memory.command)
+        kind, _, signal = f.source.rpartition(":")
+        if f.source == "command":
+            like = memory.command
+            make = lambda v: xp.asarray(v, dtype=like.dtype, device=device(like))  # noqa: E731
+            scale, offset = make([a.scale for a in self.action]), make([a.offset for a in self.action])
+            return (like - offset) / scale
+        if f.source == "gravity":
+            quat = state["quat_wxyz"]
+            value = xp.zeros_like(quat[..., :3]) - xp.asarray([0.0, 0.0, 1.0], dtype=quat.dtype, device=device(quat))
+        elif kind == "goal":
+            value = goal[signal]
+        elif kind == "error":
+            value = goal[signal] - state[signal]
+        else:
+            value = state[signal]
+        if f.frame == "body" and self._is_world(f):
+            return rotate_inverse(state["quat_wxyz"], value)
+        if f.frame == "yaw" and self._is_world(f):
+            return _into_heading(state["quat_wxyz"], value)
+        return value if value.ndim == memory.command.ndim else value[..., None]
+
+    def _is_world(self, f: Field) -> bool:
+        signal = f.source.rpartition(":")[2]
+        return f.source == "gravity" or self.robot.signals[signal].frame == "world"
+
+    def _check_observation(self, f: Field) -> None:
+        kind, _, signal = f.source.rpartition(":")
+        if f.frame not in FRAMES:
+            raise BadInput(f"field {f.name}: frame '{f.frame}' unknown; frames: {', '.join(FRAMES[1:])}")
+        if kind not in ("", "goal", "error"):
+            raise BadInput(f"field {f.name}: source '{f.source}' unknown")
+        if kind == "" and f.source in ("command", "gravity"):
+            return
+        if signal not in self.robot.signals:
+            known = ", ".join(self.robot.signals)
+            raise BadInput(f"field {f.name}: robot {self.robot.name} has no signal '{signal}'; signals: {known}")
+        size = math.prod(self.robot.signals[signal].shape)
+        if size != f.size:
+            raise BadInput(f"field {f.name}: size {f.size}, but signal '{signal}' has {size} components")
+
+
+def _into_heading(quat: Any, v: Any) -> Any:
+    """World vectors (..., 3) in the gravity-aligned frame that turns with the body's heading."""
+    xp = array_namespace(v)
+    w, x, y, z = (quat[..., i] for i in range(4))
+    # The heading is the direction of the body's x axis on the ground; no trigonometric function is needed.
+    c, s = 1 - 2 * (y * y + z * z), 2 * (w * z + x * y)
+    norm = xp.sqrt(c * c + s * s) + 1e-12
+    c, s = c / norm, s / norm
+    return xp.stack([c * v[..., 0] + s * v[..., 1], c * v[..., 1] - s * v[..., 0], v[..., 2]], axis=-1)
+
+
+def fields_to_json(fields: tuple[Field, ...]) -> list[dict[str, Any]]:
+    """Fields as plain values for a card; an infinite clip becomes null."""
+    return [{k: (None if v == math.inf else v) for k, v in asdict(f).items()} for f in fields]
+
+
+def fields_from_json(raw: list[dict[str, Any]]) -> tuple[Field, ...]:
+    """Fields from a card; raises BadInput naming the entry that is not a field."""
+    try:
+        return tuple(Field(**{k: (math.inf if v is None else v) for k, v in f.items()}) for f in raw)
+    except TypeError as e:
+        raise BadInput(f"card holds a field that this version does not know: {e}") from e

@@ -1,0 +1,83 @@
+"""Clocks as arguments: real time, stepped time for tests and faster-than-real-time runs, and a log's own time."""
+
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """A source of instants (integer nanoseconds) that can wait for one."""
+
+    def now_ns(self) -> int:
+        """The present instant."""
+        ...
+
+    def sleep_until_ns(self, t_ns: int) -> None:
+        """Returns at `t_ns`, or at once where that has passed."""
+        ...
+
+
+class MonotonicClock:
+    """Real time that never goes back, counted from the Unix epoch at the clock's creation.
+
+    Epoch-based so that its instants can stand in a log; monotonic so that a correction of the wall clock during a
+    run moves nothing. `scale` runs it faster (2.0: two seconds pass per real second).
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+        self._epoch_ns, self._start_ns = time.time_ns(), time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """The present instant."""
+        return self._epoch_ns + int((time.monotonic_ns() - self._start_ns) * self.scale)
+
+    def sleep_until_ns(self, t_ns: int) -> None:
+        """Sleeps in real time."""
+        wait = (t_ns - self.now_ns()) / self.scale
+        if wait > 0:
+            time.sleep(wait / 1e9)
+
+
+class SteppedClock:
+    """Time that stands still until it is told to move: deterministic loops."""
+
+    def __init__(self, start_ns: int = 0) -> None:
+        self._now_ns = start_ns
+
+    def now_ns(self) -> int:
+        """The present instant."""
+        return self._now_ns
+
+    def sleep_until_ns(self, t_ns: int) -> None:
+        """Jumps there."""
+        self._now_ns = max(self._now_ns, t_ns)
+
+    def advance_s(self, dt_s: float) -> None:
+        """Moves on by a duration."""
+        self._now_ns += round(dt_s * 1e9)
+
+
+class ReplayedClock:
+    """Time as a log tells it: each call of `tick` moves on to the next recorded instant."""
+
+    def __init__(self, instants_ns: Iterable[int]) -> None:
+        self._rest = iter(instants_ns)
+        self._now_ns = next(self._rest)
+
+    def now_ns(self) -> int:
+        """The present instant."""
+        return self._now_ns
+
+    def tick(self) -> bool:
+        """Moves to the next instant; False at the end of the log. A log that goes back in time is held, not followed."""
+        following = next(self._rest, None)
+        if following is None:
+            return False
+        self._now_ns = max(self._now_ns, following)
+        return True
+
+    def sleep_until_ns(self, t_ns: int) -> None:
+        """Moves on to the first recorded instant at or after `t_ns`, or to the end."""
+        while self._now_ns < t_ns and self.tick():
+            pass

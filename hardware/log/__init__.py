@@ -1,0 +1,1 @@
+"""Recordings in the rosbag2 shape, written and read without ROS."""

@@ -1,0 +1,1 @@
+"""The Bitcraze Crazyflie 2.1 quadrotor, over CRTP."""

@@ -1,0 +1,1 @@
+"""Learning and the user's front door."""

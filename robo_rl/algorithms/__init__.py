@@ -1,0 +1,1 @@
+"""Losses and update rules; none of them knows a scene."""

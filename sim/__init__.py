@@ -1,0 +1,1 @@
+"""Worlds: dynamics, sensors, scenes, randomization and physics back ends."""

@@ -1,0 +1,1 @@
+"""One folder per scene; the folder's name is the registration."""

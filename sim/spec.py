@@ -1,0 +1,88 @@
+"""What a scene is: parameters with sources, fields, rates, rewards; and what a batch of it looks like when stepped."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from controllers.interface import Field
+
+
+@dataclass(frozen=True)
+class Param:
+    """One physical parameter: nominal value, randomization range and where both come from."""
+
+    name: str
+    nominal: float
+    unit: str
+    low: float
+    high: float
+    how: Literal["scale", "add", "set"]
+    """The drawn number multiplies the nominal value, is added to it, or replaces it."""
+    source: Literal["identified", "datasheet", "guess"]
+    reference: str
+    """Document, file or log behind the numbers."""
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """The contract of one task in one scene."""
+
+    id: str
+    summary: str
+    robot: str
+    mode: str
+    """Command mode of the robot that the action drives."""
+    params: Mapping[str, Param]
+    observation: tuple[Field, ...]
+    action: tuple[Field, ...]
+    rate_hz: float
+    """Control rate."""
+    episode_s: float
+    rewards: Mapping[str, float]
+    """Reward term -> weight."""
+    terminations: tuple[str, ...]
+    success: str
+    """What counts as success, in words and numbers."""
+
+
+class Step(NamedTuple):
+    """What one step of N environments returns; tensors are valid until the next step."""
+
+    obs: dict[str, Tensor]
+    """Group -> (N, D), after the same-step reset of ended episodes; 'critic' is privileged."""
+    reward: Tensor
+    cost: Tensor
+    terminated: Tensor
+    """(N,) bool: ended by the task; never bootstrapped."""
+    truncated: Tensor
+    """(N,) bool: ended by time; bootstrapped from final_obs."""
+    final_obs: dict[str, Tensor]
+    """Group -> (N, D): last observation of each episode that ended in this step (other rows: equal to obs)."""
+    metrics: dict[str, Tensor]
+    """Name -> (N,), scene-specific quantities of this step, before the reset."""
+
+
+class VecEnv(Protocol):
+    """N copies of a scene, stepped as one batch, with same-step autoreset."""
+
+    num_envs: int
+    device: Any
+    spec: SceneSpec
+
+    def reset(self, seed: int | None = None) -> dict[str, Tensor]:
+        """Starts every environment anew and returns the observation groups."""
+        ...
+
+    def step(self, action: Tensor) -> Step:
+        """Applies actions (N, A) in -1..1."""
+        ...
+
+    def get_state(self) -> dict[str, Tensor]:
+        """Everything that evolves, generators included, as tensors with N rows (or generator bytes): exact resume."""
+        ...
+
+    def set_state(self, ids: Tensor | None, state: Mapping[str, Tensor]) -> None:
+        """Puts rows `ids` (None: all) into a state from get_state."""
+        ...
