@@ -1,0 +1,1 @@
+"""The report of a demo run: pictures and figures on one self-contained page."""
