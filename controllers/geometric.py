@@ -9,11 +9,15 @@ Array-API style: numpy on the robot, batched torch in a scene; leading dimension
 """
 
 import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hardware.arrays import constant, namespace
+from hardware.errors import BadInput
 from hardware.geometry import cross, quat_to_matrix, quat_yaw, rotate
 from hardware.spec import RobotSpec
 
@@ -74,9 +78,19 @@ class Estimate(NamedTuple):
 
 
 def airframe_of(robot: RobotSpec) -> Airframe:
-    """The nominal airframe in a robot's spec; raises KeyError for a robot that is no quadrotor."""
-    raw: dict[str, Any] = dict(robot.parameters["airframe"])
-    return Airframe(**raw | {"inertia_kgm2": tuple(raw["inertia_kgm2"])})
+    """The default preset of `hardware/robots/<robot>/airframe.toml`; raises BadInput for a robot that has none."""
+    path = Path(str(resources.files("hardware.robots"))) / robot.name / "airframe.toml"
+    if not path.is_file():
+        raise BadInput(f"robot '{robot.name}' has no airframe.toml: geometric control is for quadrotors")
+    presets = tomllib.loads(path.read_text())
+    raw = presets[presets["default"]]
+    return Airframe(
+        mass_kg=raw["mass_kg"],
+        inertia_kgm2=tuple(raw["inertia_kg_m2"]),
+        arm_m=raw["arm_m"],
+        torque_per_thrust_m=raw["torque_per_thrust_m"],
+        rotor_thrust_max_n=raw["thrust_max_n"],
+    )
 
 
 def start(state: Mapping[str, Any]) -> Estimate:

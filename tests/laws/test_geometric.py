@@ -129,7 +129,7 @@ class Craft:
         }
 
     def spin_rotors(self, wanted: np.ndarray) -> None:
-        lever, c = 0.046 / math.sqrt(2), 0.005964552
+        lever, c = 0.046 / math.sqrt(2), 0.006993
         for _ in range(5):
             self.rotors += (wanted - self.rotors) * (1 - math.exp(-0.002 / 0.04))
             f = 0.12 * self.strength * self.rotors
