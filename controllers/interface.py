@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, device
-
+from hardware.arrays import constant, namespace
 from hardware.errors import BadInput
 from hardware.geometry import rotate_inverse
 from hardware.spec import RobotSpec
@@ -59,11 +58,10 @@ class Memory(NamedTuple):
 class Interface:
     """Fields bound to a robot and a command mode. Raises BadInput for a field the robot cannot serve."""
 
-    def __init__(
-        self, robot: RobotSpec, mode: str, observation: tuple[Field, ...], action: tuple[Field, ...]
-    ) -> None:
+    def __init__(self, robot: RobotSpec, mode: str, observation: tuple[Field, ...], action: tuple[Field, ...]) -> None:
         self.robot, self.mode = robot, robot.mode(mode)
         self.observation, self.action = observation, action
+        self._check_names()
         for f in observation:
             self._check_observation(f)
         sources = tuple(f.source for f in action)
@@ -85,20 +83,20 @@ class Interface:
 
     def start(self, batch: tuple[int, ...], like: Any) -> Memory:
         """Empty memory for a batch: the last command is the neutral one (action zero)."""
-        xp = array_namespace(like)
-        zeros = xp.zeros((*batch, self.action_size), dtype=like.dtype, device=device(like))
+        xp = namespace(like)
+        zeros = xp.zeros((*batch, self.action_size), dtype=like.dtype, device=like.device)
         past = {
-            f.name: xp.zeros((*batch, f.history - 1, f.size), dtype=like.dtype, device=device(like))
+            f.name: xp.zeros((*batch, f.history - 1, f.size), dtype=like.dtype, device=like.device)
             for f in self.observation
             if f.history > 1
         }
-        return Memory(self.command(zeros), past, xp.ones((*batch, 1), dtype=xp.bool, device=device(like)))
+        return Memory(self.command(zeros), past, xp.ones((*batch, 1), dtype=xp.bool, device=like.device))
 
     def observe(
         self, state: Mapping[str, Any], goal: Mapping[str, Any], memory: Memory
     ) -> tuple[dict[str, Any], Memory]:
         """Observation groups name -> (..., D) of a state and goal (signal name -> (..., k)), and the new memory."""
-        xp = array_namespace(memory.command)
+        xp = namespace(memory.command)
         parts: dict[str, list[Any]] = {}
         past: dict[str, Any] = {}
         for f in self.observation:
@@ -117,9 +115,8 @@ class Interface:
 
     def command(self, action: Any) -> Any:
         """Command (..., J), in the mode's units, of an action (..., A) clipped to +-1."""
-        xp = array_namespace(action)
-        make = lambda v: xp.asarray(v, dtype=action.dtype, device=device(action))  # noqa: E731
-        scale, offset = make([f.scale for f in self.action]), make([f.offset for f in self.action])
+        xp = namespace(action)
+        scale, offset = self._action_scale(action)
         return offset + scale * xp.clip(action, -1.0, 1.0)
 
     def remember(self, memory: Memory, command: Any) -> Memory:
@@ -127,16 +124,14 @@ class Interface:
         return Memory(command, memory.past, memory.fresh)
 
     def _value(self, f: Field, state: Mapping[str, Any], goal: Mapping[str, Any], memory: Memory) -> Any:
-        xp = array_namespace(memory.command)
+        xp = namespace(memory.command)
         kind, _, signal = f.source.rpartition(":")
         if f.source == "command":
-            like = memory.command
-            make = lambda v: xp.asarray(v, dtype=like.dtype, device=device(like))  # noqa: E731
-            scale, offset = make([a.scale for a in self.action]), make([a.offset for a in self.action])
-            return (like - offset) / scale
+            scale, offset = self._action_scale(memory.command)
+            return (memory.command - offset) / scale
         if f.source == "gravity":
             quat = state["quat_wxyz"]
-            value = xp.zeros_like(quat[..., :3]) - xp.asarray([0.0, 0.0, 1.0], dtype=quat.dtype, device=device(quat))
+            value = xp.zeros_like(quat[..., :3]) - constant([0.0, 0.0, 1.0], quat)
         elif kind == "goal":
             value = goal[signal]
         elif kind == "error":
@@ -149,29 +144,49 @@ class Interface:
             return _into_heading(state["quat_wxyz"], value)
         return value if value.ndim == memory.command.ndim else value[..., None]
 
+    def _action_scale(self, like: Any) -> tuple[Any, Any]:
+        return constant([a.scale for a in self.action], like), constant([a.offset for a in self.action], like)
+
     def _is_world(self, f: Field) -> bool:
         signal = f.source.rpartition(":")[2]
         return f.source == "gravity" or self.robot.signals[signal].frame == "world"
+
+    def _check_names(self) -> None:
+        for fields in (self.observation, self.action):
+            names = [f.name for f in fields]
+            if twice := sorted({n for n in names if names.count(n) > 1}):
+                raise BadInput(f"field names {', '.join(twice)} are used more than once")
+        for f in (*self.observation, *self.action):
+            if not (math.isfinite(f.scale) and f.scale != 0.0 and math.isfinite(f.offset)):
+                raise BadInput(f"field {f.name}: scale {f.scale}, offset {f.offset}; expected finite and scale not 0")
+            if f.history < 1 or not f.clip > 0.0:
+                raise BadInput(f"field {f.name}: history {f.history}, clip {f.clip}; expected at least 1 and positive")
 
     def _check_observation(self, f: Field) -> None:
         kind, _, signal = f.source.rpartition(":")
         if f.frame not in FRAMES:
             raise BadInput(f"field {f.name}: frame '{f.frame}' unknown; frames: {', '.join(FRAMES[1:])}")
         if kind not in ("", "goal", "error"):
-            raise BadInput(f"field {f.name}: source '{f.source}' unknown")
+            raise BadInput(f"field {f.name}: source '{f.source}' unknown; kinds: goal:SIGNAL, error:SIGNAL")
         if kind == "" and f.source in ("command", "gravity"):
-            return
-        if signal not in self.robot.signals:
+            size, frame = (self.action_size, "") if f.source == "command" else (3, "world")
+        elif signal in self.robot.signals:
+            size, frame = math.prod(self.robot.signals[signal].shape), self.robot.signals[signal].frame
+        else:
             known = ", ".join(self.robot.signals)
             raise BadInput(f"field {f.name}: robot {self.robot.name} has no signal '{signal}'; signals: {known}")
-        size = math.prod(self.robot.signals[signal].shape)
         if size != f.size:
-            raise BadInput(f"field {f.name}: size {f.size}, but signal '{signal}' has {size} components")
+            raise BadInput(f"field {f.name}: size {f.size}, but '{f.source}' has {size} components")
+        turned = f.frame in ("body", "yaw") and frame == "world"
+        if turned and (size != 3 or "quat_wxyz" not in self.robot.signals):
+            raise BadInput(f"field {f.name}: only a vector of 3 on a robot with quat_wxyz turns into frame '{f.frame}'")
+        if f.frame not in ("", frame) and not turned:
+            raise BadInput(f"field {f.name}: '{f.source}' is given in frame '{frame}', not '{f.frame}'")
 
 
 def _into_heading(quat: Any, v: Any) -> Any:
     """World vectors (..., 3) in the gravity-aligned frame that turns with the body's heading."""
-    xp = array_namespace(v)
+    xp = namespace(v)
     w, x, y, z = (quat[..., i] for i in range(4))
     # The heading is the direction of the body's x axis on the ground; no trigonometric function is needed.
     c, s = 1 - 2 * (y * y + z * z), 2 * (w * z + x * y)
@@ -188,6 +203,7 @@ def fields_to_json(fields: tuple[Field, ...]) -> list[dict[str, Any]]:
 def fields_from_json(raw: list[dict[str, Any]]) -> tuple[Field, ...]:
     """Fields from a card; raises BadInput naming the entry that is not a field."""
     try:
-        return tuple(Field(**{k: (math.inf if v is None else v) for k, v in f.items()}) for f in raw)
-    except TypeError as e:
+        values: list[dict[str, Any]] = [{k: (math.inf if v is None else v) for k, v in f.items()} for f in raw]
+        return tuple(Field(**v) for v in values)
+    except (TypeError, AttributeError) as e:
         raise BadInput(f"card holds a field that this version does not know: {e}") from e

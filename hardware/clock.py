@@ -1,8 +1,11 @@
 """Clocks as arguments: real time, stepped time for tests and faster-than-real-time runs, and a log's own time."""
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Protocol
+
+from hardware.errors import BadInput
 
 
 class Clock(Protocol):
@@ -21,10 +24,12 @@ class MonotonicClock:
     """Real time that never goes back, counted from the Unix epoch at the clock's creation.
 
     Epoch-based so that its instants can stand in a log; monotonic so that a correction of the wall clock during a
-    run moves nothing. `scale` runs it faster (2.0: two seconds pass per real second).
+    run moves nothing. `scale` runs it faster (2.0: two seconds pass per real second); raises BadInput unless positive.
     """
 
     def __init__(self, scale: float = 1.0) -> None:
+        if not 0.0 < scale < math.inf:
+            raise BadInput(f"time scale {scale} given; expected a positive number")
         self.scale = scale
         self._epoch_ns, self._start_ns = time.time_ns(), time.monotonic_ns()
 
@@ -34,8 +39,7 @@ class MonotonicClock:
 
     def sleep_until_ns(self, t_ns: int) -> None:
         """Sleeps in real time."""
-        wait = (t_ns - self.now_ns()) / self.scale
-        if wait > 0:
+        while (wait := (t_ns - self.now_ns()) / self.scale) > 0:
             time.sleep(wait / 1e9)
 
 
@@ -54,23 +58,31 @@ class SteppedClock:
         self._now_ns = max(self._now_ns, t_ns)
 
     def advance_s(self, dt_s: float) -> None:
-        """Moves on by a duration."""
+        """Moves on by a duration; raises BadInput for a negative one."""
+        if not 0.0 <= dt_s < math.inf:
+            raise BadInput(f"a clock cannot move on by {dt_s} s")
         self._now_ns += round(dt_s * 1e9)
 
 
 class ReplayedClock:
-    """Time as a log tells it: each call of `tick` moves on to the next recorded instant."""
+    """Time as a log tells it: each call of `tick` moves on to the next recorded instant.
+
+    Raises BadInput for a log without instants.
+    """
 
     def __init__(self, instants_ns: Iterable[int]) -> None:
         self._rest = iter(instants_ns)
-        self._now_ns = next(self._rest)
+        first = next(self._rest, None)
+        if first is None:
+            raise BadInput("a log without messages tells no time")
+        self._now_ns = first
 
     def now_ns(self) -> int:
         """The present instant."""
         return self._now_ns
 
     def tick(self) -> bool:
-        """Moves to the next instant; False at the end of the log. A log that goes back in time is held, not followed."""
+        """Moves to the next instant; False at the end of the log. An instant before the present one is held back."""
         following = next(self._rest, None)
         if following is None:
             return False

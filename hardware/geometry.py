@@ -4,14 +4,15 @@
 as in REP-103. Every function works on numpy, torch or any array-API namespace.
 """
 
+import math
 from typing import Any
 
-from array_api_compat import array_namespace
+from hardware.arrays import namespace
 
 
 def quat_multiply(a: Any, b: Any) -> Any:
     """Hamilton product (..., 4): first b, then a, when they act on vectors."""
-    xp = array_namespace(a, b)
+    xp = namespace(a)
     aw, ax, ay, az = (a[..., i] for i in range(4))
     bw, bx, by, bz = (b[..., i] for i in range(4))
     return xp.stack(
@@ -27,13 +28,13 @@ def quat_multiply(a: Any, b: Any) -> Any:
 
 def quat_conjugate(q: Any) -> Any:
     """The inverse rotation of a unit quaternion (..., 4)."""
-    xp = array_namespace(q)
+    xp = namespace(q)
     return xp.concat([q[..., :1], -q[..., 1:]], axis=-1)
 
 
 def quat_normalize(q: Any) -> Any:
     """The unit quaternion along q (..., 4)."""
-    xp = array_namespace(q)
+    xp = namespace(q)
     return q / xp.sqrt(xp.sum(q * q, axis=-1, keepdims=True))
 
 
@@ -53,7 +54,7 @@ def rotate_inverse(q: Any, v: Any) -> Any:
 
 def cross(a: Any, b: Any) -> Any:
     """Cross product (..., 3), broadcasting leading dimensions."""
-    xp = array_namespace(a, b)
+    xp = namespace(a)
     ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
     bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
     return xp.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
@@ -61,7 +62,7 @@ def cross(a: Any, b: Any) -> Any:
 
 def quat_to_matrix(q: Any) -> Any:
     """Rotation matrices (..., 3, 3) of unit quaternions (..., 4); columns are the body axes in the world."""
-    xp = array_namespace(q)
+    xp = namespace(q)
     w, x, y, z = (q[..., i] for i in range(4))
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -76,7 +77,7 @@ def quat_from_matrix(m: Any) -> Any:
 
     Takes the best conditioned of the four forms (Shepperd 1978), so it is exact near 180 degrees too.
     """
-    xp = array_namespace(m)
+    xp = namespace(m)
     d0, d1, d2 = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     a, b, c = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
     p, r, s = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
@@ -100,29 +101,29 @@ def quat_from_matrix(m: Any) -> Any:
 
 def quat_from_rotvec(v: Any) -> Any:
     """Exponential map: unit quaternions (..., 4) of rotation vectors (..., 3), rad; smooth at zero."""
-    xp = array_namespace(v)
+    xp = namespace(v)
     half_sq = xp.sum(v * v, axis=-1, keepdims=True) / 4.0
-    half = xp.sqrt(half_sq)
     small = half_sq < 1e-8
-    safe = xp.where(small, xp.ones_like(half), half)
-    sinc = xp.where(small, 1.0 - half_sq / 6.0, xp.sin(safe) / safe)
-    return xp.concat([xp.cos(half), 0.5 * sinc * v], axis=-1)
+    # The square root never sees zero, where its derivative is infinite: gradients stay finite at no rotation.
+    half = xp.sqrt(xp.where(small, xp.ones_like(half_sq), half_sq))
+    sinc = xp.where(small, 1.0 - half_sq / 6.0, xp.sin(half) / half)
+    return xp.concat([xp.where(small, 1.0 - half_sq / 2.0, xp.cos(half)), 0.5 * sinc * v], axis=-1)
 
 
 def quat_to_rotvec(q: Any) -> Any:
     """Logarithmic map: rotation vectors (..., 3), rad, at most pi long, of unit quaternions (..., 4)."""
-    xp = array_namespace(q)
+    xp = namespace(q)
     q = xp.where(q[..., :1] < 0, -q, q)
     u = q[..., 1:]
-    s = xp.sqrt(xp.sum(u * u, axis=-1, keepdims=True))
-    small = s < 1e-7
-    safe = xp.where(small, xp.ones_like(s), s)
-    return u * xp.where(small, 2.0 * xp.ones_like(s), 2.0 * xp.atan2(safe, q[..., :1]) / safe)
+    sin_sq = xp.sum(u * u, axis=-1, keepdims=True)
+    small = sin_sq < 1e-14
+    sin = xp.sqrt(xp.where(small, xp.ones_like(sin_sq), sin_sq))
+    return u * xp.where(small, 2.0 * xp.ones_like(sin), 2.0 * xp.atan2(sin, q[..., :1]) / sin)
 
 
 def quat_from_euler(roll: Any, pitch: Any, yaw: Any) -> Any:
     """Unit quaternions (..., 4) of roll, pitch and yaw (...), rad, intrinsic z-y-x."""
-    xp = array_namespace(roll, pitch, yaw)
+    xp = namespace(roll)
     cr, sr, cp, sp = xp.cos(roll / 2), xp.sin(roll / 2), xp.cos(pitch / 2), xp.sin(pitch / 2)
     cy, sy = xp.cos(yaw / 2), xp.sin(yaw / 2)
     return xp.stack(
@@ -137,19 +138,28 @@ def quat_from_euler(roll: Any, pitch: Any, yaw: Any) -> Any:
 
 
 def quat_to_euler(q: Any) -> tuple[Any, Any, Any]:
-    """Roll, pitch and yaw (...), rad, of unit quaternions (..., 4); pitch within +-pi/2."""
-    xp = array_namespace(q)
+    """Roll, pitch and yaw (...), rad, of unit quaternions (..., 4); pitch within +-pi/2.
+
+    From half sum and half difference of roll and yaw (Bernardes and Viollet 2022): accurate near pitch +-pi/2 too,
+    where only one of the two is determined and the angles found still describe the same rotation.
+    """
+    xp = namespace(q)
     w, x, y, z = (q[..., i] for i in range(4))
-    sin_pitch = 2 * (w * y - z * x)
-    one = xp.ones_like(sin_pitch)
-    pitch = xp.asin(xp.minimum(xp.maximum(sin_pitch, -one), one))
-    roll = xp.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
-    return roll, pitch, quat_yaw(q)
+    half_sum, half_difference = xp.atan2(x + z, w - y), xp.atan2(x - z, w + y)
+    up, down = xp.sqrt((w + y) ** 2 + (x - z) ** 2), xp.sqrt((w - y) ** 2 + (x + z) ** 2)
+    pitch = 2.0 * xp.atan2(up, down) - math.pi / 2
+    return wrap_angle(half_sum + half_difference), pitch, wrap_angle(half_sum - half_difference)
+
+
+def wrap_angle(angle: Any) -> Any:
+    """Angles (...), rad, within one turn of +-pi, brought to within +-pi."""
+    xp = namespace(angle)
+    return xp.where(angle > math.pi, angle - math.tau, xp.where(angle < -math.pi, angle + math.tau, angle))
 
 
 def quat_yaw(q: Any) -> Any:
     """Heading (...), rad: the yaw of the z-y-x Euler angles."""
-    xp = array_namespace(q)
+    xp = namespace(q)
     w, x, y, z = (q[..., i] for i in range(4))
     return xp.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
