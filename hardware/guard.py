@@ -18,8 +18,8 @@ from hardware.spec import LimitArrays, RobotSpec
 MAX_PERIODS = 3.0
 """A pause longer than this many command periods grants no larger a jump than this many periods do."""
 
-MAX_STEP_S = 1e9
-"""Longest time step that is told from a longer one: an infinite step times a rate of zero would be NaN."""
+STEP_S = (1e-30, 1e9)
+"""Time steps are brought into this span: no time at an endless rate, or endless time at rate zero, would be NaN."""
 
 
 def limit_command(command: Any, last: Any, limits: LimitArrays, dt_s: float) -> Any:
@@ -36,9 +36,7 @@ def limit_command(command: Any, last: Any, limits: LimitArrays, dt_s: float) -> 
     last = xp.where(xp.isfinite(last), last, xp.zeros_like(last))
     last = xp.minimum(xp.maximum(last, low), high)
     wanted = xp.where(xp.isfinite(command), command, last)
-    dt_s = min(dt_s, MAX_STEP_S) if dt_s > 0.0 else 0.0
-    # An infinite rate is no limit, whatever the step; inf * 0 would be NaN.
-    step = xp.where(xp.isinf(rate), rate, rate * dt_s)
+    step = rate * (min(dt_s, STEP_S[1]) if dt_s > STEP_S[0] else STEP_S[0])  # the comparison is false for NaN, too
     wanted = xp.minimum(xp.maximum(wanted, last - step), last + step)
     return xp.minimum(xp.maximum(wanted, low), high)
 
