@@ -76,8 +76,13 @@ def _checked_plan(
 ) -> list[tuple[float, resolve.Effect]]:
     """The plan, after everything that can be known before the first child starts has been checked."""
     rehearsal = context.copy()
-    plan = resolve.plan(description, rehearsal)
-    files.check_known(given, {a.name for a in arguments} | rehearsal.declared)
+    static = {a.name for a in arguments}
+    try:
+        plan = resolve.plan(description, rehearsal)
+    except RoboError:
+        files.check_known(given, static | rehearsal.declared)  # a misspelt argument explains more
+        raise
+    files.check_known(given, static | rehearsal.declared)
     for t, effect in plan:
         if isinstance(effect, resolve.Process) and t == 0.0:
             _check_startable(effect)
