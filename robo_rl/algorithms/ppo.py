@@ -1,0 +1,98 @@
+"""The losses and rules of proximal policy optimisation, as functions of tensors.
+
+Schulman et al. 2017 (arXiv 1707.06347), with a diagonal Gaussian policy whose standard deviation does not depend on
+the state. B rows, A action components.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Losses(NamedTuple):
+    """What one minibatch says; scalars on the device."""
+
+    total: Tensor
+    surrogate: Tensor
+    value: Tensor
+    kl: Tensor
+    clipped: Tensor
+    """Share of rows whose ratio lies outside the interval."""
+
+
+def gaussian_log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density (B) of actions (B, A), without the constant -A/2 log(2 pi), which cancels in every ratio."""
+    z = (action - mean) * torch.exp(-log_std)
+    return -0.5 * (z * z).sum(-1) - log_std.sum(-1)
+
+
+def gaussian_kl(old_mean: Tensor, old_log_std: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Kullback-Leibler divergence (B) of the new policy from the old one, KL(old || new), in nats."""
+    inverse = torch.exp(-2.0 * log_std)
+    spread = 0.5 * torch.exp(2.0 * old_log_std) * inverse + (log_std - old_log_std) - 0.5
+    return (0.5 * (old_mean - mean) ** 2 * inverse + spread).sum(-1)
+
+
+def gaussian_entropy(log_std: Tensor) -> Tensor:
+    """Entropy of a diagonal Gaussian (nats)."""
+    return (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
+
+
+def surrogate_loss(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """Clipped surrogate (eq. 7), negated: the mean of the more pessimistic of both products."""
+    return -torch.minimum(ratio * advantage, torch.clamp(ratio, 1.0 - clip, 1.0 + clip) * advantage).mean()
+
+
+def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float | None) -> Tensor:
+    """Mean squared error of the value (B); with `clip`, the worse of it and that of the value held near the old one."""
+    error = (value - returns) ** 2
+    if clip is None:
+        return error.mean()
+    held = old_value + torch.clamp(value - old_value, -clip, clip)
+    return torch.maximum(error, (held - returns) ** 2).mean()
+
+
+def ppo_losses(
+    mean: Tensor,
+    log_std: Tensor,
+    value: Tensor,
+    *,
+    action: Tensor,
+    old_mean: Tensor,
+    old_log_std: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    returns: Tensor,
+    old_value: Tensor,
+    clip: float,
+    clip_value: bool,
+    value_coef: float,
+    entropy_coef: float,
+) -> Losses:
+    """All losses of one minibatch; the total is differentiable in `mean`, `log_std` and `value`."""
+    ratio = torch.exp(gaussian_log_prob(action, mean, log_std) - old_log_prob)
+    surrogate = surrogate_loss(ratio, advantage, clip)
+    critic = value_loss(value, old_value, returns, clip if clip_value else None)
+    total = surrogate + value_coef * critic
+    if entropy_coef:
+        total = total - entropy_coef * gaussian_entropy(log_std)
+    with torch.no_grad():
+        kl = gaussian_kl(old_mean, old_log_std, mean, log_std).mean()
+        clipped = ((ratio - 1.0).abs() > clip).to(ratio.dtype).mean()
+    return Losses(total, surrogate.detach(), critic.detach(), kl, clipped)
+
+
+def adapt_learning_rate_(rate: Tensor, kl: Tensor, *, target: float, low: float, high: float) -> None:
+    """Divides the learning rate by 1.5 where the policy moved more than twice the target, multiplies it where less than
+    half, and keeps it within its bounds; in place and without asking the device for a number."""
+    factor = torch.where(kl > 2.0 * target, 1.0 / 1.5, torch.where(kl < 0.5 * target, 1.5, 1.0))
+    rate.mul_(factor.to(rate.dtype)).clamp_(low, high)
+
+
+def annealed(start: float, step: int, horizon: int, floor: float = 0.05) -> float:
+    """`start` falling linearly to `floor * start` over `horizon` steps, and staying there; 0 means never."""
+    if horizon <= 0:
+        return start
+    return start * max(floor, 1.0 - (1.0 - floor) * step / horizon)

@@ -1,0 +1,193 @@
+"""The learner: two networks, one optimiser, and the update that a rollout makes to them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robo_rl.algorithms.ppo import Losses, adapt_learning_rate_, annealed, ppo_losses
+from robo_rl.config import PPOConfig
+from robo_rl.distributed import Group
+from robo_rl.fast_linear import LinearFn
+from robo_rl.nets import MLP, Actor, FlatParameters
+from robo_rl.norm import RunningNorm
+from robo_rl.rollout import Rollout
+from robo_rl.seeds import child_seed
+
+
+class Learner:
+    """Actor, critic, their normalisers and the averaged actor; learns from rollouts.
+
+    The critic reads the observation group `critic` where the environment offers one (it may hold what the robot
+    cannot measure), and `policy` otherwise.
+    """
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        sizes: dict[str, int],
+        actions: int,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        linear: LinearFn = F.linear,
+        compiled: bool = False,
+        group: Group = Group(),  # noqa: B008 - frozen
+    ) -> None:
+        self.config, self.group = config, group
+        self.critic_group = "critic" if "critic" in sizes else "policy"
+        weights = torch.Generator().manual_seed(child_seed(seed, "weights"))
+        mlp = lambda d, out, gain: MLP(  # noqa: E731
+            (d, *config.hidden, out), config.activation, last_gain=gain, linear=linear, generator=weights
+        )
+        self.actor = Actor(mlp(sizes["policy"], actions, 0.01), actions, config.init_std).to(device)
+        self.critic = mlp(sizes[self.critic_group], 1, 1.0).to(device)
+        self.flat = FlatParameters([self.actor, self.critic], extra=1)
+        self.learning_rate = torch.tensor(config.learning_rate, device=device)
+        self.optimiser = torch.optim.Adam([self.flat.value], lr=self.learning_rate, fused=True)
+        self.norms = {g: RunningNorm(sizes[g], device, config.obs_clip) for g in sorted({"policy", self.critic_group})}
+        self.average = self.flat.value.detach().clone()
+        self.updates = 0
+        self.shuffle = torch.Generator(device=device).manual_seed(child_seed(seed, "shuffle", group.rank))
+        self.losses: Callable[..., Losses] = torch.compile(self._losses, dynamic=False) if compiled else self._losses
+        self.act: Callable[[Tensor], Tensor] = torch.compile(self.actor, dynamic=False) if compiled else self.actor
+        self._shuffled: dict[str, Tensor] = {}
+        self._log_floor = float(torch.tensor(config.std_floor).log())
+
+    @property
+    def log_std(self) -> Tensor:
+        """Logarithmic standard deviation (A) of the policy."""
+        return self.actor.log_std.detach()
+
+    def update(self, rollout: Rollout, env_steps: int) -> dict[str, Tensor]:
+        """All epochs over one rollout; returns scalars on the device. `env_steps` places it in the schedule."""
+        config = self.config
+        ceiling = annealed(config.learning_rate_max, env_steps, config.anneal_steps)
+        data = self._batch(rollout)
+        rows = rollout.reward.numel()
+        part = rows // config.minibatches
+        old_log_std = self.log_std.clone()
+        last: tuple[Losses, Tensor, Tensor] | None = None
+        for _ in range(config.epochs):
+            order = torch.randperm(rows, generator=self.shuffle, device=rollout.reward.device)
+            for name, values in data.items():
+                torch.index_select(values, 0, order, out=self._shuffled[name])
+            for i in range(config.minibatches):
+                batch = {name: values[i * part : (i + 1) * part] for name, values in self._shuffled.items()}
+                last = self._minibatch(batch, old_log_std, ceiling)
+        self._average()
+        for name, norm in self.norms.items():
+            norm.update(rollout.obs[name][:-1], self.group.sum_)
+        if last is None:
+            return {}
+        losses, actor_norm, critic_norm = last
+        return {
+            "surrogate_loss": losses.surrogate,
+            "value_loss": losses.value,
+            "kl": losses.kl,
+            "clipped": losses.clipped,
+            "actor_grad_norm": actor_norm,
+            "critic_grad_norm": critic_norm,
+            "learning_rate": self.learning_rate,
+            "std": self.log_std.exp().mean(),
+        }
+
+    def averaged_actor(self) -> Actor:
+        """A copy of the policy with the averaged parameters and torch's own product, for evaluation and export."""
+        net = self.actor.net
+        sizes = (net.weights[0].shape[1], *(w.shape[0] for w in net.weights))
+        copy = Actor(MLP(sizes, net.activation), sizes[-1], self.config.init_std).to(self.average.device)
+        begin, end = self.flat.bounds[0]
+        FlatParameters([copy]).value.data.copy_(self.average[begin:end])
+        return copy
+
+    def state(self) -> dict[str, Any]:
+        """Everything that evolves, as tensors and plain values."""
+        moments = self.optimiser.state.get(self.flat.value, {})
+        return {
+            "parameters": self.flat.value.detach().clone(),
+            "average": self.average.clone(),
+            "adam": {k: v.clone() for k, v in moments.items()},
+            "learning_rate": self.learning_rate.clone(),
+            "norms": {g: n.state() for g, n in self.norms.items()},
+            "shuffle": self.shuffle.get_state(),
+            "updates": self.updates,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Puts a saved state back, bit for bit."""
+        self.flat.value.data.copy_(state["parameters"])
+        self.average.copy_(state["average"])
+        self.optimiser.state[self.flat.value] = {k: v.clone() for k, v in state["adam"].items()}
+        self.learning_rate.copy_(state["learning_rate"])
+        for g, norm in self.norms.items():
+            norm.load(state["norms"][g])
+        self.shuffle.set_state(state["shuffle"].cpu())
+        self.updates = state["updates"]
+
+    def _batch(self, rollout: Rollout) -> dict[str, Tensor]:
+        """The rollout as rows, (T N, ...), advantages standardised over all processes."""
+        flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+        advantage = flat(rollout.advantage)
+        n = float(advantage.numel() * self.group.size)
+        mean = self.group.sum_(advantage.sum()) / n
+        away = advantage - mean
+        std = torch.sqrt(self.group.sum_((away * away).sum()) / n)
+        data = {
+            "action": flat(rollout.action),
+            "old_mean": flat(rollout.mean),
+            "old_log_prob": flat(rollout.log_prob),
+            "advantage": away / (std + 1e-8),
+            "returns": flat(rollout.returns),
+            "old_value": flat(rollout.value[:-1]),
+        }
+        data |= {f"obs_{g}": flat(rollout.seen[g][:-1]) for g in self.norms}
+        if not self._shuffled:
+            self._shuffled = {k: torch.empty_like(v) for k, v in data.items()}
+        return data
+
+    def _losses(self, batch: dict[str, Tensor], old_log_std: Tensor) -> Losses:
+        c = self.config
+        return ppo_losses(
+            self.actor(batch["obs_policy"]),
+            self.actor.log_std,
+            self.critic(batch[f"obs_{self.critic_group}"]).squeeze(-1),
+            action=batch["action"],
+            old_mean=batch["old_mean"],
+            old_log_std=old_log_std,
+            old_log_prob=batch["old_log_prob"],
+            advantage=batch["advantage"],
+            returns=batch["returns"],
+            old_value=batch["old_value"],
+            clip=c.clip,
+            clip_value=c.clip_value,
+            value_coef=c.value_coef,
+            entropy_coef=c.entropy_coef,
+        )
+
+    def _minibatch(
+        self, batch: dict[str, Tensor], old_log_std: Tensor, ceiling: float
+    ) -> tuple[Losses, Tensor, Tensor]:
+        """One gradient step; the divergence travels between processes in the gradient's last element."""
+        flat, config = self.flat, self.config
+        flat.grad_and_extra.zero_()
+        losses = self.losses(batch, old_log_std)
+        losses.total.backward()
+        flat.extra[0] = losses.kl
+        self.group.mean_(flat.grad_and_extra)
+        norms = [flat.clip_grad_(part, config.max_grad_norm) for part in range(2)]
+        if config.target_kl > 0.0:
+            adapt_learning_rate_(
+                self.learning_rate, flat.extra[0], target=config.target_kl, low=config.learning_rate_min, high=ceiling
+            )
+        self.optimiser.step()
+        with torch.no_grad():
+            self.actor.log_std.clamp_(min=self._log_floor)
+        return losses, norms[0], norms[1]
+
+    def _average(self) -> None:
+        self.updates += 1
+        decay = min(self.config.ema, self.updates / (self.updates + 9.0))  # young averages forget faster
+        self.average.lerp_(self.flat.value.detach(), 1.0 - decay)

@@ -1,0 +1,103 @@
+"""Networks of the policy and the value, and one flat vector that holds all their parameters."""
+
+import itertools
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hardware.errors import NotFoundError
+from robo_rl.fast_linear import LinearFn
+
+ALIGNMENT = 16
+"""Parameters start at multiples of this many floats (64 bytes), which vector instructions like."""
+
+
+class MLP(nn.Module):
+    """Dense layers with one nonlinearity between them; `linear` computes the products."""
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        activation: str = "elu",
+        *,
+        last_gain: float = 1.0,
+        linear: LinearFn = F.linear,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if activation not in ("elu", "relu", "tanh"):
+            raise NotFoundError("activation", activation, ("elu", "relu", "tanh"))
+        self.activation, self.linear = activation, linear
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+            weight = torch.empty(outputs, inputs)
+            gain = last_gain if i == len(sizes) - 2 else 2.0**0.5
+            nn.init.orthogonal_(weight, gain, generator=generator)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(torch.zeros(outputs)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, sizes[0]) -> (B, sizes[-1])."""
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = self.linear(x, weight, bias)
+            if i < last:
+                x = self._activate(x)
+        return x
+
+    def _activate(self, x: Tensor) -> Tensor:
+        if self.activation == "elu":
+            return F.elu(x, inplace=True)  # its gradient needs only the result
+        return torch.relu_(x) if self.activation == "relu" else torch.tanh(x)
+
+
+class Actor(nn.Module):
+    """Gaussian policy: a mean (B, A) from the normalised observation, and one logarithmic deviation per component."""
+
+    def __init__(self, net: MLP, action_size: int, init_std: float) -> None:
+        super().__init__()
+        self.net = net
+        self.log_std = nn.Parameter(torch.full((action_size,), init_std).log())
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Mean action (B, A)."""
+        return self.net(obs)
+
+
+class FlatParameters:
+    """All parameters as views of one vector, gradients likewise: one kernel clips, reduces, averages or steps them."""
+
+    def __init__(self, parts: Iterable[nn.Module], extra: int = 0) -> None:
+        """`extra` more floats at the end of the gradient travel with it between processes."""
+        modules = list(parts)
+        views: list[tuple[nn.Parameter, int]] = []
+        self.bounds: list[tuple[int, int]] = []
+        end = 0
+        for module in modules:
+            begin = end
+            for p in module.parameters():
+                views.append((p, end))
+                end += -(-p.numel() // ALIGNMENT) * ALIGNMENT
+            self.bounds.append((begin, end))
+        like = views[0][0]
+        self.value = nn.Parameter(torch.zeros(end, device=like.device))
+        self.grad_and_extra = torch.zeros(end + extra, device=like.device)
+        self.grad = self.grad_and_extra[:end]
+        self.extra = self.grad_and_extra[end:]
+        self.value.grad = self.grad
+        for p, offset in views:
+            where = slice(offset, offset + p.numel())
+            self.value.data[where] = p.data.flatten()
+            p.data = self.value.data[where].view_as(p)
+            p.grad = self.grad[where].view_as(p)
+
+    def clip_grad_(self, part: int, max_norm: float) -> Tensor:
+        """Scales the gradient of one part down to a norm of at most `max_norm`; returns the norm before."""
+        begin, end = self.bounds[part]
+        grad = self.grad[begin:end]
+        norm = torch.linalg.vector_norm(grad)
+        grad.mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+        return norm
