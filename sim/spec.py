@@ -2,27 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from controllers.interface import Field
+from sim.param import Param
 
-
-@dataclass(frozen=True)
-class Param:
-    """One physical parameter: nominal value, randomization range and where both come from."""
-
-    name: str
-    nominal: float
-    unit: str
-    low: float
-    high: float
-    how: Literal["scale", "add", "set"]
-    """The drawn number multiplies the nominal value, is added to it, or replaces it."""
-    source: Literal["identified", "datasheet", "guess"]
-    reference: str
-    """Document, file or log behind the numbers."""
+__all__ = ["Param", "SceneSpec", "Step", "VecEnv"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ firmware's first tick after a reset kicks); no low-pass on the rates' derivative
 import math
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, device
+from hardware.arrays import constant, namespace
 
 RATE_HZ = 500.0
 """Rate of both loops: ATTITUDE_RATE."""
@@ -73,12 +73,11 @@ class CascadeState(NamedTuple):
 
 def gains_on(like: Any) -> Gains:
     """The firmware's default gains for planes like `like` (3, ...): its namespace, dtype and device."""
-    xp = array_namespace(like)
+    xp = namespace(like)
     shape = (3, *(1,) * (like.ndim - 1))
 
     def make(roll: float, pitch: float, yaw: float, factor: float) -> Any:
-        values = [roll * factor, pitch * factor, yaw * factor]
-        return xp.reshape(xp.asarray(values, dtype=like.dtype, device=device(like)), shape)
+        return xp.reshape(constant([roll * factor, pitch * factor, yaw * factor], like), shape)
 
     return Gains(
         angle_p=make(6.0, 6.0, 6.0, 1.0),
@@ -94,13 +93,13 @@ def gains_on(like: Any) -> Gains:
 
 def start_cascade(angles: Any, rates: Any) -> CascadeState:
     """The state after a reset (attitudeControllerResetAllPID) at measured angles and rates (3, ...)."""
-    xp = array_namespace(angles)
+    xp = namespace(angles)
     return CascadeState(xp.zeros_like(angles), xp.zeros_like(rates), rates, angles[2, ...], angles[2, ...])
 
 
 def commander_thrust(thrust: Any) -> Any:
     """The thrust (...), fraction of full, that the firmware makes of a roll/pitch/yaw-rate/thrust set point."""
-    xp = array_namespace(thrust)
+    xp = namespace(thrust)
     return xp.where(thrust < MIN_THRUST, xp.zeros_like(thrust), xp.clip(thrust, 0.0, MAX_THRUST))
 
 
@@ -113,7 +112,7 @@ def cascade(
     the measured roll, pitch and yaw (rad), `rates` (3, ...) the gyro (rad/s). At zero thrust the motors stop and the
     state is that of a reset.
     """
-    xp = array_namespace(angles)
+    xp = namespace(angles)
     yaw, thrust = angles[2, ...], setpoint[3, ...]
     yaw_setpoint = wrap_angle(state.yaw_setpoint + setpoint[2, ...] * dt_s)
     error = wrap_angle(xp.stack([setpoint[0, ...], setpoint[1, ...], yaw_setpoint]) - angles)
@@ -145,7 +144,7 @@ def mix_legacy(thrust: Any, output: Any) -> Any:
     controlModeLegacy: roll and pitch act by half. Where a motor would exceed full command, all four are lowered by the
     excess, so attitude goes before thrust (powerDistributionCap).
     """
-    xp = array_namespace(output)
+    xp = namespace(output)
     roll, pitch, yaw = 0.5 * output[0, ...], 0.5 * output[1, ...], output[2, ...]
     right, left = thrust - roll, thrust + roll
     nose, tail = pitch + yaw, pitch - yaw
@@ -159,7 +158,7 @@ def mix_force_torque(force: Any, torque: Any, *, arm_m: float, torque_per_thrust
     controlModeForceTorque: `arm_m` is the distance of a rotor from the centre; negative forces become zero, then the
     same cap as above.
     """
-    xp = array_namespace(torque)
+    xp = namespace(torque)
     lever = arm_m / math.sqrt(2.0)
     roll, pitch = torque[0, ...] * (0.25 / lever), torque[1, ...] * (0.25 / lever)
     yaw, each = torque[2, ...] * (0.25 / torque_per_thrust_m), 0.25 * force
@@ -182,7 +181,7 @@ def thrust_from_voltage(voltage_v: Any, coefficients: tuple[float, float, float,
 
 def voltage_from_thrust(force_n: Any, coefficients: tuple[float, float, float, float] = VOLTAGE_TO_THRUST) -> Any:
     """The voltage (V) that gives a force (N): the one real root of the monotone cubic (Cardano), as in motors.c."""
-    xp = array_namespace(force_n)
+    xp = namespace(force_n)
     c0, c1, c2, c3 = coefficients
     shift = c2 / (3.0 * c3)
     p = c1 / c3 - 3.0 * shift**2
@@ -197,27 +196,27 @@ def rotor_ceiling(battery_v: Any, *, rotor_max_n: float = THRUST_MAX_N) -> Any:
     The firmware compensates the battery: a command asks for a force, whatever the voltage, until the motor would need
     more volts than there are.
     """
-    xp = array_namespace(battery_v)
+    xp = namespace(battery_v)
     return xp.clip(thrust_from_voltage(battery_v) / rotor_max_n, 0.0, 1.0)
 
 
 def wrap_angle(angle: Any) -> Any:
     """Angles (...), rad, within +-pi (capAngle)."""
-    xp = array_namespace(angle)
+    xp = namespace(angle)
     return angle - 2.0 * math.pi * xp.round(angle * (0.5 / math.pi))
 
 
 def _bounded(value: Any, limit: Any) -> Any:
-    xp = array_namespace(value)
+    xp = namespace(value)
     return xp.minimum(xp.maximum(value, -limit), limit)
 
 
 def _capped(motors: Any) -> Any:
-    xp = array_namespace(motors)
+    xp = namespace(motors)
     excess = xp.clip(xp.max(motors, axis=0) - 1.0, 0.0, math.inf)
     return xp.clip(motors - excess, 0.0, math.inf)
 
 
 def _cbrt(x: Any) -> Any:
-    xp = array_namespace(x)
+    xp = namespace(x)
     return xp.sign(x) * xp.abs(x) ** (1.0 / 3.0)

@@ -1,0 +1,176 @@
+"""N copies of a task stepped as one batch: the guard, the interpreter's memory, autoreset and exact resume.
+
+A task owns the world's physics; this class owns what is the same for every task. Batches lie on the last axis of a
+task's tensors (planes), on the first axis of everything that leaves the environment (rows).
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from controllers.interface import Interface, Memory
+from hardware.errors import BadInput
+from hardware.guard import limit_command
+from sim.spec import SceneSpec, Step
+
+
+class Verdict(NamedTuple):
+    """How one control step went, per environment."""
+
+    reward: Tensor
+    cost: Tensor
+    terminated: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Task(Protocol):
+    """One task in N worlds."""
+
+    spec: SceneSpec
+    interface: Interface
+    num_envs: int
+    device: torch.device
+    state: dict[str, Tensor]
+    """Everything that evolves or was drawn, batch on the last axis."""
+
+    def restart(self, ids: Tensor | None, generator: torch.Generator) -> None:
+        """New worlds and new starts for rows `ids` (None: all)."""
+        ...
+
+    def advance(self, command: Tensor, generator: torch.Generator) -> None:
+        """One control period under commands (N, J) that the guard has passed; draws the new sensor noise."""
+        ...
+
+    def judge(self, action: Tensor, last_action: Tensor, age: Tensor) -> Verdict:
+        """Reward, cost, termination and metrics; `action` (N, A) is what was sent, `age` (N,) steps since the start."""
+        ...
+
+    def measured(self, ids: Tensor | None) -> Mapping[str, Tensor]:
+        """Signals as the robot reports them, name -> (n, k)."""
+        ...
+
+    def goal(self, ids: Tensor | None) -> Mapping[str, Tensor]:
+        """Goal signals, name -> (n, k)."""
+        ...
+
+    def privileged(self, ids: Tensor | None) -> Tensor:
+        """The critic's observation (n, C): noiseless state and true parameters."""
+        ...
+
+    def refresh(self) -> None:
+        """Recomputes what is derived from `state`, after it was set from outside."""
+        ...
+
+
+class BatchEnv:
+    """A VecEnv over a Task."""
+
+    def __init__(self, task: Task, *, seed: int = 0) -> None:
+        self.task, self.spec = task, task.spec
+        self.num_envs, self.device = task.num_envs, task.device
+        self.interface = task.interface
+        """Action and observation layout; an environment and an exporter share it."""
+        self.episode_steps = round(task.spec.episode_s * task.spec.rate_hz)
+        self._dt_s = 1.0 / task.spec.rate_hz
+        self._generator = torch.Generator(device=self.device)
+        like = torch.zeros(1, device=self.device)
+        self._limits = task.interface.mode.limits.on(like)
+        self._scale = torch.tensor([f.scale for f in task.interface.action], device=self.device)
+        self._start = task.interface.start((self.num_envs,), like)
+        self._memory = self._start
+        self.age = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
+        """(N,) steps since each episode began."""
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> dict[str, Tensor]:
+        """Starts every environment anew and returns the observation groups; a seed restarts the random numbers too."""
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        with torch.no_grad():
+            self.task.restart(None, self._generator)
+            self._memory = self._start
+            self.age = torch.zeros_like(self.age)
+            obs, self._memory = self._observe(None, self._memory)
+        return obs
+
+    @property
+    def command(self) -> Tensor:
+        """(N, J) command last sent behind the guard."""
+        return self._memory.command
+
+    def stagger(self) -> None:
+        """Spreads the first time-outs evenly over an episode, so that environments do not end in step."""
+        self.age = torch.randint(0, self.episode_steps, (self.num_envs,), generator=self._generator, device=self.device)
+
+    @torch.no_grad()
+    def step(self, action: Tensor) -> Step:
+        """Applies actions (N, A) in -1..1; episodes that end start anew in the same step."""
+        if action.shape != (self.num_envs, self.interface.action_size):
+            raise BadInput(
+                f"action has shape {tuple(action.shape)}; expected ({self.num_envs}, {self.interface.action_size})"
+            )
+        last = self._memory.command
+        sent = limit_command(self.interface.command(action), last, self._limits, self._dt_s)
+        self._memory = self.interface.remember(self._memory, sent)
+        self.task.advance(sent, self._generator)
+        self.age = self.age + 1
+        offset = self._start.command
+        verdict = self.task.judge((sent - offset) / self._scale, (last - offset) / self._scale, self.age)
+        truncated = (self.age >= self.episode_steps) & ~verdict.terminated
+        final, memory = self._observe(None, self._memory)
+        obs, self._memory = self._restart_ended(verdict.terminated | truncated, final, memory)
+        return Step(obs, verdict.reward, verdict.cost, verdict.terminated, truncated, final, verdict.metrics)
+
+    def _restart_ended(
+        self, ended: Tensor, final: dict[str, Tensor], memory: Memory
+    ) -> tuple[dict[str, Tensor], Memory]:
+        ids = ended.nonzero()[:, 0]
+        if len(ids) == 0:
+            return final, memory
+        self.task.restart(ids, self._generator)
+        self.age[ids] = 0
+        fresh = Memory(
+            self._start.command[ids], {k: v[ids] for k, v in self._start.past.items()}, self._start.fresh[ids]
+        )
+        first, fresh = self._observe(ids, fresh)
+        obs = {name: value.index_copy(0, ids, first[name]) for name, value in final.items()}
+        past = {k: v.index_copy(0, ids, fresh.past[k]) for k, v in memory.past.items()}
+        command = memory.command.index_copy(0, ids, fresh.command)
+        return obs, Memory(command, past, memory.fresh.index_copy(0, ids, fresh.fresh))
+
+    def _observe(self, ids: Tensor | None, memory: Memory) -> tuple[dict[str, Tensor], Memory]:
+        obs, memory = self.interface.observe(self.task.measured(ids), self.task.goal(ids), memory)
+        obs["critic"] = self.task.privileged(ids)
+        return obs, memory
+
+    def get_state(self) -> dict[str, Tensor]:
+        """Everything that evolves, (N, ...) rows by name, and the generator's bytes under `generator`."""
+        state = {f"task.{k}": v.movedim(-1, 0).clone() for k, v in self.task.state.items()}
+        state |= {f"past.{k}": v.clone() for k, v in self._memory.past.items()}
+        state |= {"command": self._memory.command.clone(), "fresh": self._memory.fresh.clone()}
+        return state | {"age": self.age.clone(), "generator": self._generator.get_state()}
+
+    def set_state(self, ids: Tensor | None, state: Mapping[str, Tensor]) -> None:
+        """Puts rows `ids` into a state from get_state; with None all rows and the generator, for exact resume.
+
+        The state holds as many rows as `ids`. Raises BadInput where it does not belong to this environment.
+        """
+        expected = set(self.get_state())
+        if set(state) != expected:
+            raise BadInput(f"environment state has {sorted(set(state) ^ expected)} too much or too little")
+        rows = torch.arange(self.num_envs, device=self.device) if ids is None else ids
+        if len(state["age"]) != len(rows):
+            raise BadInput(f"environment state has {len(state['age'])} rows; expected {len(rows)}")
+        for k in list(self.task.state):
+            planes = self.task.state[k].clone()
+            planes[..., rows] = state[f"task.{k}"].movedim(0, -1).to(planes)
+            self.task.state[k] = planes
+        past = {k: v.index_copy(0, rows, state[f"past.{k}"].to(v)) for k, v in self._memory.past.items()}
+        command = self._memory.command.index_copy(0, rows, state["command"].to(self._memory.command))
+        self._memory = Memory(command, past, self._memory.fresh.index_copy(0, rows, state["fresh"].to(self.device)))
+        self.age = self.age.index_copy(0, rows, state["age"].to(self.age))
+        if ids is None:
+            self._generator.set_state(state["generator"].cpu())
+        self.task.refresh()

@@ -1,0 +1,83 @@
+"""The scenes there are: folders of `sim/scenes` with a `ranges.toml`; found without importing torch or a scene."""
+
+import importlib
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hardware.errors import BadInput, NotFoundError
+
+_ROOT = Path(__file__).parent / "scenes"
+
+
+@dataclass(frozen=True)
+class SceneEntry:
+    """What a scene's `scene.py` registers for one task, as a constant in its `TASKS`."""
+
+    config: Any
+    """Default configuration: a frozen dataclass instance, shown on the command line as `--scene.*`."""
+    spec: Callable[[Any], Any]
+    """spec(config) -> SceneSpec."""
+    make: Callable[..., Any]
+    """make(num_envs, *, family, seed, device, config) -> VecEnv."""
+    baseline: Callable[[Any], Callable[[], Any]]
+    """baseline(env) -> a function that returns the classical controller's actions (N, A) for the env's present state,
+    from the same noisy signals that the policy sees."""
+    training: dict[str, dict[str, Any]]
+    """Command mode -> hyper-parameters for the default algorithm, as plain data."""
+    plant: Callable[..., Any] | None = None
+    """plant(num_robots, *, family, seed, config) -> hardware.plant.Plant, for an emulator."""
+
+
+def scene_ids() -> list[str]:
+    """Ids `folder/task` of all tasks of all scenes."""
+    return sorted(summaries())
+
+
+def summaries() -> dict[str, dict[str, str]]:
+    """Scene id -> its table in ranges.toml: `summary` and `robot`."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(_ROOT.glob("*/ranges.toml")):
+        try:
+            tasks = tomllib.loads(path.read_text()).get("scene", {})
+        except tomllib.TOMLDecodeError as e:
+            raise BadInput(f"{path}: cannot be read as TOML: {e}") from e
+        found |= {f"{path.parent.name}/{task}": table for task, table in tasks.items()}
+    return found
+
+
+def ranges_path(scene_id: str) -> Path:
+    """The scene's ranges.toml; raises NotFoundError listing the scenes there are."""
+    if scene_id not in summaries():
+        raise NotFoundError("scene", scene_id, scene_ids())
+    return _ROOT / scene_id.split("/", 1)[0] / "ranges.toml"
+
+
+def scene_entry(scene_id: str) -> SceneEntry:
+    """The task's entry; imports the scene and with it torch. Raises NotFoundError listing the scenes there are."""
+    folder, task = ranges_path(scene_id).parent.name, scene_id.split("/", 1)[1]
+    tasks = importlib.import_module(f"sim.scenes.{folder}.scene").TASKS
+    if task not in tasks:
+        raise BadInput(f"scene {scene_id} is in {folder}/ranges.toml, but {folder}/scene.py has only {sorted(tasks)}")
+    return tasks[task]
+
+
+def make_env(
+    scene_id: str,
+    num_envs: int,
+    *,
+    family: str = "train",
+    seed: int = 0,
+    device: Any = "cpu",
+    config: Any = None,
+) -> Any:
+    """N environments of a scene (a VecEnv), with worlds of a family: nominal, train or wide."""
+    entry = scene_entry(scene_id)
+    if num_envs < 1:
+        raise BadInput(f"{num_envs} environments; expected at least 1")
+    config = entry.config if config is None else config
+    if type(config) is not type(entry.config):
+        raise BadInput(f"scene {scene_id} takes a {type(entry.config).__name__}, not a {type(config).__name__}")
+    return entry.make(num_envs, family=family, seed=seed, device=device, config=config)

@@ -1,0 +1,1 @@
+"""Quadrotors in free space: `quadrotor/hover`."""

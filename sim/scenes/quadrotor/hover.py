@@ -1,0 +1,210 @@
+"""The hover task: go to a point and hold it, in free space, with an unknown drone."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from controllers.interface import Interface
+from hardware.spec import load_spec
+from sim.dynamics import quadrotor as body
+from sim.env import Verdict
+from sim.randomization import Family, draw_bounds, draw_range
+from sim.scenes.quadrotor.world import NOISE, QuadrotorWorlds
+from sim.spec import SceneSpec
+
+GOAL = (0.0, 0.0, 2.5)
+"""Goal in the world, m. Free space: only the error enters the observation."""
+CRASH_DISTANCE_M, CRASH_COSINE = 4.0, -0.5
+"""An episode ends as a crash beyond this distance from the goal, or tilted by more than 120 degrees."""
+
+
+@dataclass(frozen=True)
+class HoverConfig:
+    """The task's own settings; the worlds' numbers live in ranges.toml."""
+
+    mode: Literal["attitude_thrust", "rotor_thrust"] = "attitude_thrust"
+    """Command mode: set points for off-board flight, or rotor thrusts for a policy on board."""
+    disturbances: bool = False
+    """Draw attitude bias, shifted centre of mass, unequal rotors and a constant force too."""
+    success_radius_m: float | None = None
+    """Success: within this distance at every step of the holding time; none means 0.05 for set points, 0.10 for
+    rotors."""
+    hold_from_s: float = 3.5
+    """Start of the holding time, which ends with the episode."""
+    episode_s: float = 6.0
+    """Length of an episode."""
+    start_radius_m: float = 2.0
+    """Starts are uniform in a ball of this radius around the goal."""
+    start_tilt_rad: float = math.radians(60.0)
+    """Largest tilt at the start, about a random horizontal axis."""
+    start_rate_rad_s: float = 5.0
+    """Largest body rate at the start, in a random direction."""
+    start_speed_m_s: float = 0.5
+    """Largest speed at the start, in a random direction."""
+    rotor_gyro: bool = True
+    """Include the rotors' own angular momentum."""
+    compiled: bool = False
+    """Compile the physics with torch.compile: faster steps after 10 to 30 s."""
+
+    @property
+    def radius_m(self) -> float:
+        """Distance that counts as success."""
+        if self.success_radius_m is not None:
+            return self.success_radius_m
+        return 0.05 if self.mode == "attitude_thrust" else 0.10
+
+
+class HoverTask:
+    """The hover task in N worlds; see sim.env.Task."""
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        spec: SceneSpec,
+        config: HoverConfig,
+        family: Family = "train",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.config, self.spec = config, spec
+        self.interface = Interface(load_spec(spec.robot), spec.mode, spec.observation, spec.action)
+        self.num_envs, self.device = num_envs, torch.device(device)
+        groups = {"disturbances"} if config.disturbances else set()
+        self.worlds = QuadrotorWorlds(
+            spec.params,
+            draw_bounds(spec.params, family, groups, self.device),
+            num_envs,
+            mode=config.mode,
+            rate_hz=self.spec.rate_hz,
+            substeps=5 if config.mode == "attitude_thrust" else 2,
+            max_delay_s=draw_range(spec.params["command_delay"], family)[1],
+            biased=config.disturbances,
+            rotor_gyro=config.rotor_gyro,
+            compiled=config.compiled,
+        )
+        self.state = self.worlds.state
+        self.state["held"] = torch.zeros(2, num_envs, device=self.device)
+        """Largest and summed distance since the holding time began."""
+        self._goal = torch.tensor(GOAL, device=self.device)
+        neutral = torch.zeros(1, self.interface.action_size, device=self.device)
+        self._neutral = self.interface.command(neutral)[0]
+        self._hold_from = round(config.hold_from_s * self.spec.rate_hz)
+        self._visible = [i for i, name in enumerate(spec.params) if name not in NOISE]
+        known = [p for p in spec.params.values() if p.name not in NOISE]
+        span = draw_bounds({p.name: p for p in known}, "train", {"disturbances"}, self.device)
+        self._middle, self._inverse_span = span.mean(1, keepdim=True), 2.0 / (span[:, 1:] - span[:, :1])
+
+    def restart(self, ids: Tensor | None, generator: torch.Generator) -> None:
+        """New drones at new starts."""
+        count = self.num_envs if ids is None else len(ids)
+        params = self.worlds.draw_params(ids, count, generator)
+        self.worlds.start(ids, self._start_states(params, count, generator), self._neutral, generator)
+        if ids is None:
+            self.state["held"] = torch.zeros_like(self.state["held"])
+        else:
+            self.state["held"][:, ids] = 0.0
+
+    def advance(self, command: Tensor, generator: torch.Generator) -> None:
+        """One control period."""
+        self.worlds.advance(command, generator)
+
+    def judge(self, action: Tensor, last_action: Tensor, age: Tensor) -> Verdict:
+        """Reward and metrics; distances are true, not measured.
+
+        Metrics: distance (m), crash, hold_max and hold_mean (m, since the holding time began), success (true only where
+        an episode ends now and the criterion of the spec holds).
+        """
+        state = self.state["body"]
+        error = self._goal[:, None] - state[body.POSITION]
+        distance = torch.sqrt((error * error).sum(0))
+        up_cosine = 1.0 - 2.0 * (state[7] * state[7] + state[8] * state[8])
+        crash = ~((distance < CRASH_DISTANCE_M) & (up_cosine > CRASH_COSINE))  # NaN counts as a crash
+        reward = self._reward(distance, up_cosine, action - last_action)
+        reward = torch.where(crash, self.spec.rewards["crash"], reward)
+
+        held = torch.where(age >= self._hold_from, distance, 0.0)
+        largest = torch.maximum(self.state["held"][0], held)
+        total = self.state["held"][1] + held
+        self.state["held"] = torch.stack([largest, total])
+        end = round(self.config.episode_s * self.spec.rate_hz)
+        metrics = {
+            "distance": distance,
+            "crash": crash,
+            "hold_max": largest,
+            "hold_mean": total / (age - self._hold_from + 1).clamp(min=1),
+            "success": (largest <= self.config.radius_m) & (age >= end) & ~crash,
+        }
+        return Verdict(reward, torch.zeros_like(reward), crash, metrics)
+
+    def measured(self, ids: Tensor | None) -> dict[str, Tensor]:
+        """Signals as the drone reports them."""
+        return self.worlds.measured(ids)
+
+    def goal(self, ids: Tensor | None) -> dict[str, Tensor]:
+        """The point to hold, (n, 3)."""
+        count = self.num_envs if ids is None else len(ids)
+        return {"position_world": self._goal.expand(count, 3)}
+
+    def privileged(self, ids: Tensor | None) -> Tensor:
+        """(n, C): true error and velocity in the heading's frame, gravity, rates, rotors, last command, parameters."""
+        rows = slice(None) if ids is None else ids
+        state, command = self.state["body"][:, rows], self.state["commands"][0][:, rows]
+        params = self.state["params"][:, rows]
+        w, x, y, z = state[6], state[7], state[8], state[9]
+        error = self._goal[:, None] - state[body.POSITION]
+        c, s = 1.0 - 2.0 * (y * y + z * z), 2.0 * (w * z + x * y)
+        norm = torch.rsqrt(c * c + s * s + 1e-12)
+        c, s = c * norm, s * norm
+        velocity = state[body.VELOCITY]
+        # One turn about z for both vectors: planes (error_x, velocity_x) and (error_y, velocity_y).
+        ahead = torch.stack([error[0], velocity[0]])
+        left = torch.stack([error[1], velocity[1]])
+        gravity = torch.stack([2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)])
+        known = (params[self._visible] - self._middle) * self._inverse_span
+        planes = [
+            c * ahead + s * left,
+            c * left - s * ahead,
+            torch.stack([error[2], velocity[2]]),
+            torch.clamp(4.0 * error, -1.0, 1.0),
+            gravity,
+            0.2 * state[body.RATE],
+            state[body.ROTOR],
+            command,
+            known,
+        ]
+        return torch.cat(planes).T.contiguous()
+
+    def refresh(self) -> None:
+        """After `state` was set from outside."""
+        self.worlds.refresh()
+
+    def _start_states(self, params: dict[str, Tensor], count: int, generator: torch.Generator) -> Tensor:
+        config = self.config
+        direction = torch.randn((3, 3, count), generator=generator, device=self.device)
+        direction = direction / torch.sqrt((direction * direction).sum(1, keepdim=True))
+        u = torch.rand((6, count), generator=generator, device=self.device)
+        position = self._goal[:, None] + direction[0] * (config.start_radius_m * u[0] ** (1.0 / 3.0))
+        velocity, rate = direction[1] * (config.start_speed_m_s * u[1]), direction[2] * (config.start_rate_rad_s * u[2])
+        half_tilt, axis, half_yaw = 0.5 * config.start_tilt_rad * u[3], 2.0 * math.pi * u[4], math.pi * (u[5] - 0.5)
+        # Tilt about a horizontal axis after a turn by the yaw: q = (cos t, sin t n) * (cos y, 0, 0, sin y).
+        ct, st, cy, sy = half_tilt.cos(), half_tilt.sin(), half_yaw.cos(), half_yaw.sin()
+        nx, ny = st * axis.cos(), st * axis.sin()
+        quat = torch.stack([ct * cy, nx * cy + ny * sy, ny * cy - nx * sy, ct * sy])
+        rotor = body.hover_command(params).clamp(max=1.0).expand(4, count)
+        return torch.cat([position, velocity, quat, rate, rotor])
+
+    def _reward(self, distance: Tensor, up_cosine: Tensor, change: Tensor) -> Tensor:
+        r, state = self.spec.rewards, self.state["body"]
+        velocity, rate = state[body.VELOCITY], state[body.RATE]
+        close = torch.exp((distance * (1.0 / 0.3)).square().neg())
+        reward = r["near"] * (1.0 - 0.5 * distance) + r["exact"] * torch.exp(distance * (-1.0 / 0.05))
+        reward = reward + close * (r["close"] + r["speed"] * torch.sqrt((velocity * velocity).sum(0)))
+        reward = torch.add(reward, (change * change).sum(1), alpha=r["action_change"])
+        turn = rate * rate
+        reward = torch.add(torch.add(reward, turn[0] + turn[1], alpha=r["rate_xy"]), turn[2], alpha=r["rate_z"])
+        if self.config.mode == "rotor_thrust":
+            reward = torch.add(reward, 1.0 - up_cosine, alpha=r["tilt"])
+        return 0.1 * reward.clamp(min=-1.0)

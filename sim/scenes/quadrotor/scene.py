@@ -1,0 +1,102 @@
+"""`quadrotor/hover`: what the task shows, takes, rewards and calls success; and where to find its parts."""
+
+from pathlib import Path
+
+import torch
+
+from controllers.interface import Field
+from hardware.errors import BadInput
+from sim.env import BatchEnv
+from sim.randomization import Family
+from sim.ranges import read_ranges
+from sim.registry import SceneEntry
+from sim.scenes.quadrotor.baseline import hover_baseline
+from sim.scenes.quadrotor.hover import HoverConfig, HoverTask
+from sim.spec import SceneSpec
+
+RANGES = read_ranges(Path(__file__).with_name("ranges.toml"))
+
+REWARDS = {
+    "near": 0.5,
+    "close": 0.5,
+    "exact": 0.5,
+    "speed": -0.15,
+    "action_change": -0.05,
+    "rate_xy": -0.004,
+    "rate_z": -0.02,
+    "tilt": -0.1,
+    "crash": -10.0,
+}
+"""Weights; all but `crash` are summed, bounded below by -1 and multiplied by 0.1. `tilt` only with rotor thrusts."""
+
+
+def make_spec(config: HoverConfig) -> SceneSpec:
+    """The contract of the task under this configuration; raises BadInput for a command mode without an action."""
+    if config.mode not in _ACTIONS:
+        raise BadInput(f"quadrotor/hover has no action for mode '{config.mode}'; modes: {', '.join(_ACTIONS)}")
+    return SceneSpec(
+        id="quadrotor/hover",
+        summary=RANGES.tasks["hover"]["summary"],
+        robot="crazyflie",
+        mode=config.mode,
+        params=RANGES.params,
+        observation=_observation(config.mode),
+        action=_ACTIONS[config.mode],
+        rate_hz=100.0,
+        episode_s=config.episode_s,
+        rewards=REWARDS,
+        terminations=("crash",),
+        success=f"no crash, and truly within {config.radius_m:g} m of the goal at every step from "
+        f"{config.hold_from_s:g} s to {config.episode_s:g} s",
+    )
+
+
+_ACTIONS = {
+    "attitude_thrust": (
+        Field("roll", "roll", 1, "rad", scale=0.5),
+        Field("pitch", "pitch", 1, "rad", scale=0.5),
+        Field("yaw_rate", "yaw_rate", 1, "rad/s", scale=1.5),
+        Field("thrust", "thrust", 1, "1", offset=0.55, scale=0.3655),
+    ),
+    "rotor_thrust": tuple(Field(f"rotor_{i}", f"rotor_{i}", 1, "1", offset=0.55, scale=0.45) for i in (1, 2, 3, 4)),
+}
+
+
+def _observation(mode: str) -> tuple[Field, ...]:
+    """Vectors in the frame that turns with the heading for set points, in the body frame for rotors.
+
+    Rotor thrusts need two past commands: the thrust that holds the unknown drone shows in what they caused.
+    """
+    frame, history = ("yaw", 1) if mode == "attitude_thrust" else ("body", 2)
+    return (
+        Field("error", "error:position_world", 3, "m", frame, scale=0.5, clip=1.25),
+        Field("error_near", "error:position_world", 3, "m", frame, scale=4.0, clip=1.0),
+        Field("velocity", "velocity_world", 3, "m/s", frame, scale=0.5, clip=3.0),
+        Field("gravity", "gravity", 3, "1", "body"),
+        Field("rate", "angular_velocity_body", 3, "rad/s", "body", scale=0.2, clip=4.0),
+        Field("command", "command", 4, "1", history=history),
+    )
+
+
+def make_hover(
+    num_envs: int, *, family: Family, seed: int, device: str | torch.device, config: HoverConfig
+) -> BatchEnv:
+    """N environments of the hover task."""
+    task = HoverTask(num_envs, spec=make_spec(config), config=config, family=family, device=device)
+    return BatchEnv(task, seed=seed)
+
+
+TRAINING = {
+    "attitude_thrust": {"std_floor": 0.12, "target_kl": 0.016},
+    "rotor_thrust": {"std_floor": 0.07, "target_kl": 0.02},
+}
+
+TASKS = {
+    "hover": SceneEntry(
+        config=HoverConfig(),
+        spec=make_spec,
+        make=make_hover,
+        baseline=hover_baseline,
+        training=TRAINING,
+    )
+}
