@@ -1,0 +1,77 @@
+"""A policy file without training: a linear law as an ONNX graph, made by the third-party `onnx` package."""
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from controllers.artifact import Card, Probes, write_artifact
+from controllers.interface import Field
+from hardware.spec import load_spec
+
+OBSERVATION = (
+    Field("position_error", "error:position_world", 3, "m", frame="yaw", clip=1.0),
+    Field("velocity", "velocity_world", 3, "m/s", frame="yaw", history=2),
+    Field("gravity", "gravity", 3, "1", frame="body"),
+    Field("command", "command", 4, "1", history=2),
+)
+SCALE = {"roll": (0.5, 0.0), "pitch": (0.5, 0.0), "yaw_rate": (2.0, 0.0), "thrust": (0.35, 0.55)}
+HOVER = 0.592
+
+
+def linear_model(weight: np.ndarray, bias: np.ndarray) -> bytes:
+    """command = observation @ weight + bias, as a serialised ONNX model with a dynamic batch."""
+    sizes = weight.shape
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["policy", "weight"], ["product"]),
+            helper.make_node("Add", ["product", "bias"], ["command"]),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("policy", TensorProto.FLOAT, ["N", sizes[0]])],
+        [helper.make_tensor_value_info("command", TensorProto.FLOAT, ["N", sizes[1]])],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+def pd_weights(gain: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Proportional-derivative flight by attitude and thrust: accelerations over g are angles."""
+    weight = np.zeros((20, 4), dtype=np.float32)
+    error, velocity = 0, 3
+    kp, kd, g = 3.0, 2.8, 9.81
+    weight[error + 1, 0], weight[velocity + 1, 0] = -kp / g, kd / g  # roll moves it to the right, y points left
+    weight[error + 0, 1], weight[velocity + 0, 1] = kp / g, -kd / g
+    weight[error + 2, 3], weight[velocity + 2, 3] = HOVER * 5.0 / g, -HOVER * 4.0 / g
+    return weight * np.float32(gain), np.array([0.0, 0.0, 0.0, HOVER], dtype=np.float32)
+
+
+def write_pd_policy(path: Path, *, gain: float = 1.0, bias: np.ndarray | None = None) -> Path:
+    """A policy file that flies a Crazyflie by set points; `gain` and `bias` spoil it."""
+    spec = load_spec("crazyflie")
+    mode = spec.mode("attitude_thrust")
+    action = tuple(
+        Field(c, c, 1, u, scale=SCALE[c][0], offset=SCALE[c][1])
+        for c, u in zip(mode.components, mode.units, strict=True)
+    )
+    weight, default = pd_weights(gain)
+    bias = default if bias is None else bias.astype(np.float32)
+    observations = np.random.default_rng(5).normal(size=(16, 20)).astype(np.float32)
+    card = Card(
+        robot="crazyflie",
+        robot_digest=spec.digest(),
+        mode="attitude_thrust",
+        rate_hz=100.0,
+        observation=OBSERVATION,
+        action=action,
+        scene="quadrotor/hover",
+        ranges_digest="0" * 64,
+        commit="0" * 40,
+        seed=0,
+        algorithm="linear",
+        env_steps=0,
+    )
+    write_artifact(
+        path, linear_model(weight, bias), card, Probes({"policy": observations}, observations @ weight + bias)
+    )
+    return path
