@@ -1,0 +1,222 @@
+"""R emulated drones in flight: plant, estimators, supervisors, commanders and control loops, without any link.
+
+`tick()` is one period of the firmware's stabilizer, 2 ms. The fast part is batched numpy over all drones; the 100 Hz
+part (commander, position control) and the 25 Hz part (supervisor) run drone by drone.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hardware.plant import Plant
+from hardware.robots.crazyflie import parameters
+from hardware.robots.crazyflie.commander import OFF, Commander
+from hardware.robots.crazyflie.estimator import Estimate, Estimator, Noise
+from hardware.robots.crazyflie.firmware import (
+    COUNTS,
+    RATE_HZ,
+    CascadeState,
+    Gains,
+    cascade,
+    gains_on,
+    rotor_ceiling,
+    start_cascade,
+)
+from hardware.robots.crazyflie.position import PositionController
+from hardware.robots.crazyflie.supervisor import State, Supervisor, Timings
+from hardware.robots.crazyflie.target import Target
+from hardware.robots.crazyflie.wire import Info
+
+Array = NDArray[np.float64]
+
+DT_S = 1.0 / RATE_HZ
+TICK_MS = round(1000 * DT_S)
+POSITION_TICKS = 5
+"""RATE_POSITION and RATE_HL_COMMANDER: 100 Hz."""
+SUPERVISOR_TICKS = 20
+"""RATE_SUPERVISOR: 25 Hz."""
+BATTERY_LOW_MS = 5000
+"""DEFAULT_BAT_LOW_DURATION_TO_TRIGGER_SEC."""
+NOMINAL_BATTERY_V = 4.0
+"""Where the injected plant says nothing about its battery."""
+
+_DEG = 180.0 / np.pi
+_AXES = ("roll", "pitch", "yaw")
+
+
+@dataclass
+class Pilot:
+    """The per-drone part of the firmware."""
+
+    parameters: dict[str, float] = field(default_factory=parameters.defaults)
+    commander: Commander = field(default_factory=Commander)
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    position: PositionController = field(default_factory=PositionController)
+    target: Target = OFF
+    setpoint: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Roll, pitch, yaw rate, thrust that the attitude loop follows."""
+    low_since_ms: int | None = None
+
+
+class Autopilot:
+    """R drones' firmware over one plant; instants are integer milliseconds since the start."""
+
+    def __init__(
+        self, plant: Plant, *, rng: np.random.Generator, noise: Noise | None = None, auto_arm: bool = False
+    ) -> None:
+        self.plant, self.num_robots, self.auto_arm = plant, plant.num_robots, auto_arm
+        r = self.num_robots
+        self.estimator = Estimator(r, rng, noise or Noise(), DT_S)
+        self.estimate: Estimate = self.estimator.update(plant.signals())
+        self.pilots = [self._new_pilot() for _ in range(r)]
+        self.motors = np.zeros((4, r))
+        """Commands to the motors, normalised force."""
+        self.now_ms = 0
+        self.battery_v = np.full(r, NOMINAL_BATTERY_V)
+        self._setpoint = np.zeros((4, r))
+        self._rotors, self._by_rotors = np.zeros((4, r)), np.zeros(r, dtype=bool)
+        self._allowed = np.zeros(r, dtype=bool)
+        self._motor_gain = np.ones((4, r))
+        self._voltage_cap = np.full(r, np.inf)
+        gains = gains_on(np.zeros((3, r)))
+        self._gains = Gains(*(np.repeat(g, r, axis=1) for g in gains))
+        self._cascade = start_cascade(self.estimate.angles, self.estimate.gyro)
+
+    def tick(self) -> None:
+        """2 ms of everything."""
+        applied = np.minimum(self.motors * self._motor_gain, rotor_ceiling(self.battery_v))
+        self.plant.step(applied.T, DT_S)
+        self.now_ms += TICK_MS
+        signals = self.plant.signals()
+        self.estimate = self.estimator.update(signals)
+        voltage = signals.get("battery_voltage")
+        self.battery_v = np.minimum(NOMINAL_BATTERY_V if voltage is None else voltage, self._voltage_cap)
+        ticks = self.now_ms // TICK_MS
+        if ticks % SUPERVISOR_TICKS == 0:
+            for i in range(self.num_robots):
+                self._supervise(i)
+        if ticks % POSITION_TICKS == 0:
+            self._outer_loops()
+        self._inner_loop()
+
+    def _inner_loop(self) -> None:
+        e = self.estimate
+        # A NaN gyro makes NaN motors; the firmware's cast to an integer makes them zero.
+        motors, self._cascade = cascade(self._setpoint, e.angles, e.gyro, self._cascade, gains=self._gains, dt_s=DT_S)
+        if self._by_rotors.any():
+            motors = np.where(self._by_rotors, self._rotors, motors)
+        self.motors = np.where(self._allowed & np.isfinite(motors), motors, 0.0)
+
+    def _outer_loops(self) -> None:
+        positions, velocities = self.estimate.position.T.tolist(), self.estimate.velocity.T.tolist()
+        yaws = self.estimate.angles[2].tolist()
+        for i, (pilot, position, velocity, yaw) in enumerate(
+            zip(self.pilots, positions, velocities, yaws, strict=True)
+        ):
+            state = pilot.supervisor.state
+            lapse = 0 if pilot.supervisor.flying else pilot.supervisor.timings.shutdown_ms
+            target = pilot.commander.update(self.now_ms, np.array(position), np.array(velocity), yaw, lapse_ms=lapse)
+            self._allowed[i] = pilot.supervisor.motors_allowed
+            if not self._allowed[i]:
+                target = OFF
+            elif state is State.LEVEL_OUT:
+                target = target.levelled()
+            roll, pitch, thrust = pilot.position.update(target, position, velocity, yaw, pilot.parameters)
+            if thrust <= 0.0:
+                pilot.position.reset()
+            self._by_rotors[i] = target.rotors is not None
+            if target.rotors is not None:
+                self._rotors[:, i] = target.rotors
+            if target.yaw_mode == "angle":
+                self._cascade.yaw_setpoint[i] = target.yaw
+            rate = target.yaw if target.yaw_mode == "rate" else 0.0
+            pilot.target, pilot.setpoint = target, (roll, pitch, rate, thrust)
+            self._setpoint[:, i] = pilot.setpoint
+
+    def _supervise(self, i: int) -> None:
+        pilot = self.pilots[i]
+        x, y, z = self.estimate.acceleration_g[:, i].tolist()
+        age = pilot.commander.age_ms(self.now_ms)
+        thrust = bool((self.motors[:, i] > 0.0).any())
+        pilot.supervisor.update(self.now_ms, acc_g=(x, y, z), thrust=thrust, setpoint_age_ms=age)
+        if self.battery_v[i] > pilot.parameters["pm.lowVoltage"]:
+            pilot.low_since_ms = None
+        elif pilot.low_since_ms is None:
+            pilot.low_since_ms = self.now_ms
+        # The motors stop with the supervisor, not only at the next turn of the outer loop.
+        self._allowed[i] = pilot.supervisor.motors_allowed
+
+    def info(self, i: int) -> Info:
+        """The supervisor's information bits of drone `i`."""
+        pilot = self.pilots[i]
+        active = pilot.commander.planning
+        finished = active and pilot.commander.planner.finished(self.now_ms / 1000.0)
+        return pilot.supervisor.info(high_level_active=active, high_level_finished=finished)
+
+    def battery_state(self, i: int) -> int:
+        """pm.state: 0 on battery, 3 low power (below pm.lowVoltage for five seconds)."""
+        since = self.pilots[i].low_since_ms
+        return 3 if since is not None and self.now_ms - since > BATTERY_LOW_MS else 0
+
+    def set_parameter(self, i: int, name: str, value: float) -> float:
+        """Writes a parameter of drone `i`, with its effect; returns the value kept. Raises BadInput."""
+        pilot, value = self.pilots[i], parameters.stored(name, value)
+        pilot.parameters[name] = value
+        group = name.split(".")[0]
+        if group in ("pid_rate", "pid_attitude"):
+            self._set_gain(i, name, value)
+        elif name == "kalman.resetEstimation" and value:
+            self.estimator.reset(i)
+        elif name == "stabilizer.stop":
+            pilot.supervisor.emergency |= bool(value)
+        elif group == "supervisor":
+            self._set_timings(pilot)
+        elif name == "fault.motor":
+            self._motor_gain[:, i] = np.where(np.arange(1, 5) == value, 0.0, 1.0)
+        elif name == "fault.vbat":
+            self._voltage_cap[i] = value if value > 0.0 else np.inf
+        elif name == "fault.gyro":
+            self.estimator.gyro_fault[i] = bool(value)
+        elif name == "fault.freeze":
+            self.estimator.frozen[i] = bool(value)
+        elif name == "fault.reboot" and value:
+            self.reboot(i)
+        return pilot.parameters[name] if name != "fault.reboot" else 0.0
+
+    def reboot(self, i: int) -> None:
+        """Puts drone `i` back to its start with fresh firmware; its faults and parameters are gone."""
+        self.plant.reset(i)
+        self.pilots[i] = self._new_pilot()
+        self.estimator.reset(i)
+        self.estimator.settle(i, np.zeros(3))
+        self.estimator.gyro_fault[i] = self.estimator.frozen[i] = False
+        self._motor_gain[:, i], self._voltage_cap[i] = 1.0, np.inf
+        self.motors[:, i] = self._setpoint[:, i] = 0.0
+        for gains, fresh in zip(self._gains, gains_on(np.zeros((3, 1))), strict=True):
+            gains[:, i] = fresh[:, 0]
+        fresh = start_cascade(np.zeros((3, 1)), np.zeros((3, 1)))
+        for plane, start in zip(self._cascade, fresh, strict=True):
+            plane[..., i] = start[..., 0]
+
+    def _new_pilot(self) -> Pilot:
+        return Pilot(supervisor=Supervisor(auto_arm=self.auto_arm))
+
+    def _set_gain(self, i: int, name: str, value: float) -> None:
+        group, key = name.split(".")
+        axis, term = key.split("_")
+        plane = getattr(self._gains, ("rate_" if group == "pid_rate" else "angle_") + term[1])
+        plane[_AXES.index(axis), i] = value * (_DEG / COUNTS if group == "pid_rate" else 1.0)
+
+    def _set_timings(self, pilot: Pilot) -> None:
+        p, supervisor = pilot.parameters, pilot.supervisor
+        never = -1e9 if not p["supervisor.tmblChckEn"] else None
+        supervisor.timings = replace(
+            supervisor.timings,
+            preflight_ms=int(p["supervisor.prefltTimeout"]),
+            landing_ms=int(p["supervisor.landedTimeout"]),
+            tilt_g=Timings().tilt_g if never is None else never,
+        )
+
+
+__all__ = ["DT_S", "TICK_MS", "Autopilot", "CascadeState", "Pilot"]
