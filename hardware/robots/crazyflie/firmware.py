@@ -36,7 +36,7 @@ _DEG = 180.0 / math.pi
 
 
 class Gains(NamedTuple):
-    """Gains per axis (roll, pitch, yaw), shaped (3, 1, ...) to act on planes."""
+    """Gains per axis (roll, pitch, yaw), shaped (3, 1, ...) or (3, N) to act on planes."""
 
     angle_p: Any
     """rad/s per rad."""
@@ -56,13 +56,27 @@ class Gains(NamedTuple):
     """Bound of the rate's integral, rad."""
 
 
+class TickGains(NamedTuple):
+    """Gains for errors summed and differences taken per tick, which saves a scaling in each."""
+
+    angle_p: Any
+    angle_i: Any
+    angle_d: Any
+    angle_limit: Any
+    rate_p: Any
+    rate_i: Any
+    rate_d: Any
+    rate_limit: Any
+    dt_s: float
+
+
 class CascadeState(NamedTuple):
     """What the cascade carries from tick to tick."""
 
-    angle_integral: Any
-    """(3, ...) rad s."""
-    rate_integral: Any
-    """(3, ...) rad."""
+    angle_sum: Any
+    """(3, ...) rad: errors summed over ticks."""
+    rate_sum: Any
+    """(3, ...) rad/s: errors summed over ticks."""
     last_rate: Any
     """(3, ...) rad/s."""
     last_yaw: Any
@@ -91,6 +105,21 @@ def gains_on(like: Any) -> Gains:
     )
 
 
+def per_tick(gains: Gains, dt_s: float = 1.0 / RATE_HZ) -> TickGains:
+    """Gains for ticks of `dt_s`."""
+    return TickGains(
+        angle_p=gains.angle_p,
+        angle_i=gains.angle_i * dt_s,
+        angle_d=gains.angle_d / dt_s,
+        angle_limit=gains.angle_limit / dt_s,
+        rate_p=gains.rate_p,
+        rate_i=gains.rate_i * dt_s,
+        rate_d=gains.rate_d / dt_s,
+        rate_limit=gains.rate_limit / dt_s,
+        dt_s=dt_s,
+    )
+
+
 def start_cascade(angles: Any, rates: Any) -> CascadeState:
     """The state after a reset (attitudeControllerResetAllPID) at measured angles and rates (3, ...)."""
     xp = namespace(angles)
@@ -104,7 +133,7 @@ def commander_thrust(thrust: Any) -> Any:
 
 
 def cascade(
-    setpoint: Any, angles: Any, rates: Any, state: CascadeState, *, gains: Gains, dt_s: float = 1.0 / RATE_HZ
+    setpoint: Any, angles: Any, rates: Any, state: CascadeState, *, gains: TickGains
 ) -> tuple[Any, CascadeState]:
     """One tick: motor commands (4, ...) in 0..1 and the new state.
 
@@ -114,28 +143,29 @@ def cascade(
     """
     xp = namespace(angles)
     yaw, thrust = angles[2, ...], setpoint[3, ...]
-    yaw_setpoint = wrap_angle(state.yaw_setpoint + setpoint[2, ...] * dt_s)
-    error = wrap_angle(xp.stack([setpoint[0, ...], setpoint[1, ...], yaw_setpoint]) - angles)
-    angle_integral = _bounded(state.angle_integral + error * dt_s, gains.angle_limit)
-    yaw_speed = wrap_angle(yaw - state.last_yaw) / dt_s
-    wanted = gains.angle_p * error + gains.angle_i * angle_integral - gains.angle_d * yaw_speed
+    yaw_setpoint = state.yaw_setpoint + setpoint[2, ...] * gains.dt_s
+    # One wrapping for the three errors and for the yaw's own movement.
+    targets = xp.stack([setpoint[0, ...], setpoint[1, ...], yaw_setpoint, state.last_yaw])
+    gaps = wrap_angle(targets - xp.concat([angles, angles[2:, ...]]))
+    error = gaps[:3, ...]
+    angle_sum = _bounded(state.angle_sum + error, gains.angle_limit)
+    wanted = gains.angle_p * error + gains.angle_i * angle_sum + gains.angle_d * gaps[3, ...]
 
     rate_error = wanted - rates
-    rate_integral = _bounded(state.rate_integral + rate_error * dt_s, gains.rate_limit)
-    output = gains.rate_p * rate_error + gains.rate_i * rate_integral
-    output = xp.clip(output - gains.rate_d * ((rates - state.last_rate) / dt_s), -OUTPUT_LIMIT, OUTPUT_LIMIT)
+    rate_sum = _bounded(state.rate_sum + rate_error, gains.rate_limit)
+    output = gains.rate_p * rate_error + gains.rate_i * rate_sum + gains.rate_d * (state.last_rate - rates)
+    motors = mix_legacy(thrust, xp.clip(output, -OUTPUT_LIMIT, OUTPUT_LIMIT))
 
     flying = thrust > 0.0
-    motors = mix_legacy(thrust, output)
-    zero = xp.zeros_like(angles)
+    zero = xp.zeros_like(thrust)
     new = CascadeState(
-        xp.where(flying, angle_integral, zero),
-        xp.where(flying, rate_integral, zero),
+        xp.where(flying, angle_sum, zero),
+        xp.where(flying, rate_sum, zero),
         rates,
         yaw,
-        xp.where(flying, yaw_setpoint, yaw),
+        yaw + xp.where(flying, error[2, ...], zero),  # the set point, kept within half a turn of the yaw
     )
-    return xp.where(flying, motors, xp.zeros_like(motors)), new
+    return xp.where(flying, motors, zero), new
 
 
 def mix_legacy(thrust: Any, output: Any) -> Any:
