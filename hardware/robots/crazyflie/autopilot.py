@@ -20,6 +20,7 @@ from hardware.robots.crazyflie.firmware import (
     Gains,
     cascade,
     gains_on,
+    per_tick,
     rotor_ceiling,
     start_cascade,
 )
@@ -103,7 +104,9 @@ class Autopilot:
     def _inner_loop(self) -> None:
         e = self.estimate
         # A NaN gyro makes NaN motors; the firmware's cast to an integer makes them zero.
-        motors, self._cascade = cascade(self._setpoint, e.angles, e.gyro, self._cascade, gains=self._gains, dt_s=DT_S)
+        motors, self._cascade = cascade(
+            self._setpoint, e.angles, e.gyro, self._cascade, gains=per_tick(self._gains, DT_S)
+        )
         if self._by_rotors.any():
             motors = np.where(self._by_rotors, self._rotors, motors)
         self.motors = np.where(self._allowed & np.isfinite(motors), motors, 0.0)
