@@ -5,6 +5,7 @@ and a `MessageFactory` makes them. Messages carry SI units except where a topic'
 names are relative to the robot's namespace.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +22,12 @@ STATUS_TOPIC, STATUS_TYPE = "status", "std_msgs/msg/String"
 """The words of RobotState.status, sorted and separated by blanks; latched, sent on change and at 1 Hz."""
 TICK_TOPIC, TICK_TYPE = "policy/tick", "std_msgs/msg/Float64MultiArray"
 """What a policy saw, wished and sent, once per control step; see `pack_tick`."""
+
+
+_UNMEASURED = {
+    "sensor_msgs/msg/BatteryState": ("temperature", "current", "charge", "capacity", "design_capacity", "percentage"),
+}
+"""Fields that hold NaN where nothing measures them (the message's own definition)."""
 
 
 class MessageFactory(Protocol):
@@ -82,6 +89,8 @@ def state_messages(spec: RobotSpec, state: RobotState, make: MessageFactory, bod
         if message is None:
             message = messages[signal.topic.name] = make.new(signal.topic.type)
             set_stamp_ns(message, state.t_ns)
+            for field in _UNMEASURED.get(signal.topic.type, ()):
+                setattr(message, field, math.nan)
         _name_frames(message, signal, body_frame)
         _fill(message, signal.topic, np.asarray(value, dtype=np.float64).reshape(-1), make)
     return messages

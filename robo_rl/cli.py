@@ -111,7 +111,7 @@ def _parse(name: str, module: Any, argv: list[str]) -> tuple[Any, Path | None]:
                 args=argv,
                 prog=f"robo-rl {name}",
                 description=module.__doc__,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.CascadeSubcommandArgs),
             )
     except SystemExit as e:
         if e.code in (0, None):
