@@ -13,11 +13,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from hardware.log.export import export_csv, export_npz
-from hardware.log.inspect import TopicFigures, figures
+from hardware.log.figures import TopicFigures, figures
 from hardware.log.reader import Log, LogWarning, TimeBase
 from hardware.log.recover import recover
 from robo_rl.cli import Outcome
-
 
 LogPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="LOG")]
 
