@@ -28,7 +28,7 @@ class PositionController:
 
     def reset(self) -> None:
         """Clears all integrals, as the firmware does whenever the thrust is zero."""
-        self._integral = {axis: 0.0 for axis in ("x", "y", "z", "vx", "vy", "vz")}
+        self._integral = dict.fromkeys(("x", "y", "z", "vx", "vy", "vz"), 0.0)
 
     def update(
         self,
