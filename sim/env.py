@@ -34,6 +34,8 @@ class Task(Protocol):
     device: torch.device
     state: dict[str, Tensor]
     """Everything that evolves or was drawn, batch on the last axis."""
+    shared: dict[str, Tensor]
+    """Evolving tensors that belong to no single environment."""
 
     def restart(self, ids: Tensor | None, generator: torch.Generator) -> None:
         """New worlds and new starts for rows `ids` (None: all)."""
@@ -47,20 +49,20 @@ class Task(Protocol):
         """Reward, cost, termination and metrics; `action` (N, A) is what was sent, `age` (N,) steps since the start."""
         ...
 
-    def measured(self, ids: Tensor | None) -> Mapping[str, Tensor]:
+    def view(self, ids: Tensor | None) -> dict[str, Tensor]:
+        """The planes that signals are made of, for rows `ids`: copies, unless `ids` is None."""
+        ...
+
+    def measured(self, view: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Signals as the robot reports them, name -> (n, k)."""
         ...
 
-    def goal(self, ids: Tensor | None) -> Mapping[str, Tensor]:
+    def goal(self, view: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Goal signals, name -> (n, k)."""
         ...
 
-    def privileged(self, ids: Tensor | None) -> Tensor:
+    def privileged(self, view: Mapping[str, Tensor]) -> Tensor:
         """The critic's observation (n, C): noiseless state and true parameters."""
-        ...
-
-    def refresh(self) -> None:
-        """Recomputes what is derived from `state`, after it was set from outside."""
         ...
 
 
@@ -92,8 +94,7 @@ class BatchEnv:
             self.task.restart(None, self._generator)
             self._memory = self._start
             self.age = torch.zeros_like(self.age)
-            obs, self._memory = self._observe(None, self._memory)
-        return obs
+            return self._observe(self.task.view(None))
 
     @property
     def command(self) -> Tensor:
@@ -119,41 +120,50 @@ class BatchEnv:
         offset = self._start.command
         verdict = self.task.judge((sent - offset) / self._scale, (last - offset) / self._scale, self.age)
         truncated = (self.age >= self.episode_steps) & ~verdict.terminated
-        final, memory = self._observe(None, self._memory)
-        obs, self._memory = self._restart_ended(verdict.terminated | truncated, final, memory)
+        ids = (verdict.terminated | truncated).nonzero()[:, 0]
+        if len(ids) == 0:
+            obs = final = self._observe(self.task.view(None))
+        else:
+            obs, final = self._restart_ended(ids)
         return Step(obs, verdict.reward, verdict.cost, verdict.terminated, truncated, final, verdict.metrics)
 
-    def _restart_ended(
-        self, ended: Tensor, final: dict[str, Tensor], memory: Memory
-    ) -> tuple[dict[str, Tensor], Memory]:
-        ids = ended.nonzero()[:, 0]
-        if len(ids) == 0:
-            return final, memory
+    def _observe(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        obs, self._memory = self.interface.observe(self.task.measured(view), self.task.goal(view), self._memory)
+        obs["critic"] = self.task.privileged(view)
+        return obs
+
+    def _restart_ended(self, ids: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Observations after the restart of rows `ids`, and the same with those rows' last ones before it.
+
+        The ended rows are appended to the batch, so that one pass observes both.
+        """
+        ended = self.task.view(ids)
+        old, first = self._memory, self._start
         self.task.restart(ids, self._generator)
         self.age[ids] = 0
-        fresh = Memory(
-            self._start.command[ids], {k: v[ids] for k, v in self._start.past.items()}, self._start.fresh[ids]
-        )
-        first, fresh = self._observe(ids, fresh)
-        obs = {name: value.index_copy(0, ids, first[name]) for name, value in final.items()}
-        past = {k: v.index_copy(0, ids, fresh.past[k]) for k, v in memory.past.items()}
-        command = memory.command.index_copy(0, ids, fresh.command)
-        return obs, Memory(command, past, memory.fresh.index_copy(0, ids, fresh.fresh))
+        view = {k: torch.cat([v, ended[k]], -1) for k, v in self.task.view(None).items()}
 
-    def _observe(self, ids: Tensor | None, memory: Memory) -> tuple[dict[str, Tensor], Memory]:
-        obs, memory = self.interface.observe(self.task.measured(ids), self.task.goal(ids), memory)
-        obs["critic"] = self.task.privileged(ids)
-        return obs, memory
+        def extended(now: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([now.index_copy(0, ids, new[ids]), now[ids]])
+
+        past = {k: extended(v, first.past[k]) for k, v in old.past.items()}
+        self._memory = Memory(extended(old.command, first.command), past, extended(old.fresh, first.fresh))
+        both = self._observe(view)
+        n, m = self.num_envs, self._memory
+        self._memory = Memory(m.command[:n], {k: v[:n] for k, v in m.past.items()}, m.fresh[:n])
+        obs = {name: value[:n] for name, value in both.items()}
+        return obs, {name: value[:n].index_copy(0, ids, value[n:]) for name, value in both.items()}
 
     def get_state(self) -> dict[str, Tensor]:
-        """Everything that evolves, (N, ...) rows by name, and the generator's bytes under `generator`."""
+        """Everything that evolves, (N, ...) rows by name; `generator` (its bytes) and `shared.*` belong to no row."""
         state = {f"task.{k}": v.movedim(-1, 0).clone() for k, v in self.task.state.items()}
+        state |= {f"shared.{k}": v.clone() for k, v in self.task.shared.items()}
         state |= {f"past.{k}": v.clone() for k, v in self._memory.past.items()}
         state |= {"command": self._memory.command.clone(), "fresh": self._memory.fresh.clone()}
         return state | {"age": self.age.clone(), "generator": self._generator.get_state()}
 
     def set_state(self, ids: Tensor | None, state: Mapping[str, Tensor]) -> None:
-        """Puts rows `ids` into a state from get_state; with None all rows and the generator, for exact resume.
+        """Puts rows `ids` into a state from get_state; None means all rows, generator and shared too: exact resume.
 
         The state holds as many rows as `ids`. Raises BadInput where it does not belong to this environment.
         """
@@ -173,4 +183,4 @@ class BatchEnv:
         self.age = self.age.index_copy(0, rows, state["age"].to(self.age))
         if ids is None:
             self._generator.set_state(state["generator"].cpu())
-        self.task.refresh()
+            self.task.shared |= {k: state[f"shared.{k}"].to(v, copy=True) for k, v in self.task.shared.items()}

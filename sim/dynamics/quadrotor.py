@@ -1,7 +1,7 @@
 """Rigid-body quadrotor with first-order rotors: thousands of them as planes of one tensor.
 
 The state is one tensor (17, N): position world 0:3, velocity world 3:6, quat_wxyz 6:10, body rate 10:13, normalised
-rotor state 13:17. N may be any batch shape. Motors M1 front right (+x, -y), then clockwise seen from above; body axes
+rotor state 13:17. Motors M1 front right (+x, -y), then clockwise seen from above; body axes
 x forward, y left, z up; world z up.
 
     dr_i/dt = (u_i - r_i) / tau            tau_up where u > r, else tau_down
@@ -24,6 +24,7 @@ from torch import Tensor
 
 GRAVITY = 9.81
 POSITION, VELOCITY, QUAT, RATE, ROTOR = slice(0, 3), slice(3, 6), slice(6, 10), slice(10, 13), slice(13, 17)
+STATE_PARTS = (3, 3, 4, 3, 4)
 STATE_SIZE = 17
 
 DEFAULTS = {
@@ -65,8 +66,8 @@ class Coefficients(NamedTuple):
     """(3, N): (Jy - Jz)/Jx, (Jz - Jx)/Jy, (Jx - Jy)/Jz."""
     spin: Tensor
     """(2, N): J_p Omega_max / (Jx, Jy) per root of normalised force; 1/s."""
-    force_max: Tensor
-    """(4, N) N: force of each rotor at r = 1."""
+    inverse_force_max: Tensor
+    """(4, N) 1/N: of each rotor at r = 1."""
 
 
 COEFFICIENT_ROWS = tuple(zip(Coefficients._fields, (4, 4, 2, 1, 2, 3, 3, 3, 3, 2, 4), strict=True))
@@ -96,7 +97,7 @@ def coefficients(params: Mapping[str, Tensor]) -> Coefficients:
         offset=torch.stack([-p["centre_of_mass_y"] / jx, p["centre_of_mass_x"] / jy, zero]),
         gyro=torch.stack([(jy - jz) / jx, (jz - jx) / jy, (jx - jy) / jz]),
         spin=torch.stack([spin / jx, spin / jy]),
-        force_max=force_max,
+        inverse_force_max=1.0 / force_max,
     )
 
 
@@ -110,39 +111,46 @@ def rotor_forces(rotor: Tensor, c: Coefficients) -> Tensor:
     return torch.addcmul(c.thrust_linear, c.thrust_square, rotor) * rotor
 
 
-def accelerations(state: Tensor, c: Coefficients, *, rotor_gyro: bool = True) -> tuple[Tensor, Tensor]:
+def accelerations(
+    state: Tensor, c: Coefficients, forms: Tensor | None = None, *, rotor_gyro: bool = True
+) -> tuple[Tensor, Tensor]:
     """World acceleration (3, N), m/s^2, and body angular acceleration (3, N), rad/s^2, at a state (17, N).
 
-    `rotor_gyro` False leaves out the rotors' own angular momentum.
+    `forms` are `rotation_forms` of the state, for callers that have them; `rotor_gyro` False leaves out the rotors' own
+    angular momentum.
     """
-    velocity, rate = state[VELOCITY], state[RATE]
+    forms = rotation_forms(state[QUAT]) if forms is None else forms
+    velocity, rate, up = state[VELOCITY], state[RATE], forms[:3]
     force = rotor_forces(state[ROTOR], c)
-    # Sums and differences of opposite rotors: (f1+f3, f2+f4) and (f3-f1, f4-f2) give all four rows of the mixing.
-    pair, apart = force[:2] + force[2:], force[2:] - force[:2]
-    total = pair[0] + pair[1]
-    mixed = torch.stack([apart[0] + apart[1], apart[0] - apart[1], pair[1] - pair[0]])
+    sums = _constant("mixing", state) @ force
+    total = sums[:1]
+    along = total * c.inverse_mass - c.drag[1:] * (velocity * up).sum(0, keepdim=True)
+    linear = torch.addcmul(torch.addcmul(c.pull, up, along), velocity, c.drag[:1], value=-1.0)
 
-    w, x, y, z = state[6], state[7], state[8], state[9]
-    half = torch.full_like(w, 0.5)
-    half_up = torch.stack(  # half of R e_z
-        [
-            torch.addcmul(x * z, w, y),
-            torch.addcmul(y * z, w, x, value=-1.0),
-            torch.addcmul(torch.addcmul(half, x, x, value=-1.0), y, y, value=-1.0),
-        ]
-    )
-    along = total * c.inverse_mass[0] - 2.0 * c.drag[1] * (velocity * half_up).sum(0)
-    linear = torch.addcmul(torch.addcmul(c.pull, half_up, 2.0 * along), velocity, c.drag[0], value=-1.0)
-
-    following, preceding = _turned(rate)
-    angular = torch.addcmul(mixed * c.lever, c.offset, total)
+    angular = torch.addcmul(sums[1:] * c.lever, c.offset, total)
+    following, preceding = torch.cat([rate[1:], rate[:1]]), torch.cat([rate[2:], rate[:2]])
     angular = torch.addcmul(angular, c.gyro, following * preceding)
     if rotor_gyro:
-        speed = torch.sqrt(torch.clamp(force / c.force_max, min=0.0))
-        momentum = speed[0] - speed[1] + speed[2] - speed[3]
-        turn = c.spin * momentum
-        angular = angular + torch.stack([-turn[0] * rate[1], turn[1] * rate[0], torch.zeros_like(w)])
+        speed = torch.sqrt((force * c.inverse_force_max).clamp_(min=0.0))
+        turn = c.spin * (_constant("spin", state) @ speed)  # rotors turn against their reaction torque
+        angular = torch.cat([torch.addcmul(angular[:2], turn, torch.cat([following[:1], following[2:]])), angular[2:]])
     return linear, angular
+
+
+def rotation_forms(quat: Tensor) -> Tensor:
+    """Quadratic forms (9, N) of unit quaternions (4, N) that make up the rotation.
+
+    Rows 0:3 the body's z axis in the world; 3:5 sines and 5:7 cosines of roll and yaw, unnormalised; 7:9 the world's z
+    axis along the body's x and y: minus the sine of the pitch, and row 3 once more.
+    """
+    products = (quat[:, None] * quat).reshape(16, -1)
+    return _constant("forms", quat) @ products
+
+
+def euler_angles(forms: Tensor) -> Tensor:
+    """Roll, pitch and yaw (3, N), rad, z-y-x, from `rotation_forms`."""
+    level = torch.atan2(forms[3:5], forms[5:7])
+    return torch.stack([level[0], torch.asin((-forms[7]).clamp_(-1.0, 1.0)), level[1]])
 
 
 def derivative(state: Tensor, command: Tensor, c: Coefficients, *, rotor_gyro: bool = True) -> Tensor:
@@ -170,20 +178,23 @@ def step_semi_implicit(
     *,
     dt_s: float,
     decay: Tensor | None = None,
+    forms: Tensor | None = None,
     rotor_gyro: bool = True,
 ) -> Tensor:
     """The state (17, N) after `dt_s`: velocities first, then positions with the new velocities; first order.
 
-    The rotors' lag is integrated exactly. `decay` is `lag_decay(c, dt_s)`, for callers that keep it.
+    The rotors' lag is integrated exactly. `decay` is `lag_decay(c, dt_s)` and `forms` are `rotation_forms`, for callers
+    that have them.
     """
     decay = lag_decay(c, dt_s) if decay is None else decay
-    linear, angular = accelerations(state, c, rotor_gyro=rotor_gyro)
-    velocity = torch.add(state[VELOCITY], linear, alpha=dt_s)
-    rate = torch.add(state[RATE], angular, alpha=dt_s)
-    position = torch.add(state[POSITION], velocity, alpha=dt_s)
-    quat = _unit(torch.add(state[QUAT], _quat_rate(state[QUAT], rate), alpha=dt_s))
-    gap = command - state[ROTOR]
-    rotor = torch.addcmul(state[ROTOR], gap, torch.where(gap > 0.0, decay[0], decay[1]))
+    linear, angular = accelerations(state, c, forms, rotor_gyro=rotor_gyro)
+    position, velocity, quat, rate, rotor = state.split(STATE_PARTS)
+    velocity = torch.add(velocity, linear, alpha=dt_s)
+    rate = torch.add(rate, angular, alpha=dt_s)
+    position = torch.add(position, velocity, alpha=dt_s)
+    quat = _unit(torch.add(quat, _quat_rate(quat, rate), alpha=dt_s))
+    gap = command - rotor
+    rotor = torch.addcmul(rotor, gap, torch.where(gap > 0.0, decay[0], decay[1]))
     return torch.cat([position, velocity, quat, rate, rotor])
 
 
@@ -212,20 +223,61 @@ def hover_command(params: Mapping[str, Tensor]) -> Tensor:
     return 2.0 * share / (b + torch.sqrt(b * b + 4.0 * k * share))
 
 
-def _turned(v: Tensor) -> tuple[Tensor, Tensor]:
-    """Planes (y, z, x) and (z, x, y) of vectors (3, N)."""
-    return torch.cat([v[1:], v[:1]]), torch.cat([v[2:], v[:2]])
-
-
 def _quat_rate(quat: Tensor, rate: Tensor) -> Tensor:
     """1/2 q * (0, w): (4, N)."""
-    half = 0.5 * rate
-    imaginary = quat[1:]
-    q1, q2 = _turned(imaginary)
-    w1, w2 = _turned(half)
-    vector = torch.addcmul(torch.addcmul(quat[:1] * half, q1, w2), q2, w1, value=-1.0)
-    return torch.cat([-(imaginary * half).sum(0, keepdim=True), vector])
+    products = (quat[:, None] * rate).reshape(12, -1)
+    return _constant("quat_rate", quat) @ products
 
 
 def _unit(quat: Tensor) -> Tensor:
     return quat * torch.rsqrt((quat * quat).sum(0, keepdim=True))
+
+
+_MIXING = ((1, 1, 1, 1), (-1, -1, 1, 1), (-1, 1, 1, -1), (-1, 1, -1, 1))
+"""Total, rolling, pitching and yawing sums of the four forces."""
+_SPIN = ((-1, 1, -1, 1), (1, -1, 1, -1))
+"""Signs of -h (w x e_z) = (-h w_y, h w_x) per rotor: M1 and M3 turn counter-clockwise."""
+
+
+def _bilinear(rows: list[dict[str, float]], left: str, right: str) -> tuple[tuple[float, ...], ...]:
+    """Coefficients of bilinear forms over the products left_i right_j, row-major; a form maps 'ij' to its factor."""
+    return tuple(tuple(row.get(i + j, 0.0) for i in left for j in right) for row in rows)
+
+
+_FORMS = _bilinear(
+    [
+        {"xz": 2.0, "wy": 2.0},
+        {"yz": 2.0, "wx": -2.0},
+        {"ww": 1.0, "xx": -1.0, "yy": -1.0, "zz": 1.0},
+        {"yz": 2.0, "wx": 2.0},
+        {"xy": 2.0, "wz": 2.0},
+        {"ww": 1.0, "xx": -1.0, "yy": -1.0, "zz": 1.0},
+        {"ww": 1.0, "xx": 1.0, "yy": -1.0, "zz": -1.0},
+        {"xz": 2.0, "wy": -2.0},
+        {"yz": 2.0, "wx": 2.0},
+    ],
+    "wxyz",
+    "wxyz",
+)
+_QUAT_RATE = _bilinear(
+    [
+        {"xa": -0.5, "yb": -0.5, "zc": -0.5},
+        {"wa": 0.5, "yc": 0.5, "zb": -0.5},
+        {"wb": 0.5, "za": 0.5, "xc": -0.5},
+        {"wc": 0.5, "xb": 0.5, "ya": -0.5},
+    ],
+    "wxyz",
+    "abc",
+)
+
+
+_TABLES = {"mixing": _MIXING, "spin": _SPIN, "forms": _FORMS, "quat_rate": _QUAT_RATE}
+_TENSORS: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+
+def _constant(name: str, like: Tensor) -> Tensor:
+    """The table of that name as a tensor like `like`, made once per dtype and device."""
+    key = (name, like.dtype, like.device)
+    if key not in _TENSORS:
+        _TENSORS[key] = torch.tensor(_TABLES[name], dtype=like.dtype, device=like.device)
+    return _TENSORS[key]

@@ -26,7 +26,8 @@ def hover_baseline(env: BatchEnv) -> Callable[[], Tensor]:
 
     def act() -> Tensor:
         nonlocal estimate
-        state, goal = env.task.measured(None), env.task.goal(None)
+        view = env.task.view(None)
+        state, goal = env.task.measured(view), env.task.goal(view)
         if estimate is None:
             estimate = geometric.start(state)
         else:

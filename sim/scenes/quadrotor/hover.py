@@ -1,6 +1,7 @@
 """The hover task: go to a point and hold it, in free space, with an unknown drone."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,39 +74,36 @@ class HoverTask:
         self.interface = Interface(load_spec(spec.robot), spec.mode, spec.observation, spec.action)
         self.num_envs, self.device = num_envs, torch.device(device)
         groups = {"disturbances"} if config.disturbances else set()
+        neutral = self.interface.command(torch.zeros(1, self.interface.action_size, device=self.device))
         self.worlds = QuadrotorWorlds(
             spec.params,
             draw_bounds(spec.params, family, groups, self.device),
             num_envs,
+            starts=self._starts,
+            neutral=neutral[0],
             mode=config.mode,
-            rate_hz=self.spec.rate_hz,
+            rate_hz=spec.rate_hz,
             substeps=5 if config.mode == "attitude_thrust" else 2,
             max_delay_s=draw_range(spec.params["command_delay"], family)[1],
             biased=config.disturbances,
             rotor_gyro=config.rotor_gyro,
             compiled=config.compiled,
         )
-        self.state = self.worlds.state
+        self.state, self.shared = self.worlds.state, self.worlds.shared
         self.state["held"] = torch.zeros(2, num_envs, device=self.device)
         """Largest and summed distance since the holding time began."""
         self._goal = torch.tensor(GOAL, device=self.device)
-        neutral = torch.zeros(1, self.interface.action_size, device=self.device)
-        self._neutral = self.interface.command(neutral)[0]
-        self._hold_from = round(config.hold_from_s * self.spec.rate_hz)
-        self._visible = [i for i, name in enumerate(spec.params) if name not in NOISE]
-        known = [p for p in spec.params.values() if p.name not in NOISE]
-        span = draw_bounds({p.name: p for p in known}, "train", {"disturbances"}, self.device)
+        self._hold_from = round(config.hold_from_s * spec.rate_hz)
+        self._end = round(config.episode_s * spec.rate_hz)
+        self._visible = torch.tensor([i for i, name in enumerate(spec.params) if name not in NOISE]).to(self.device)
+        known = {p.name: p for p in spec.params.values() if p.name not in NOISE}
+        span = draw_bounds(known, "train", {"disturbances"}, self.device)
         self._middle, self._inverse_span = span.mean(1, keepdim=True), 2.0 / (span[:, 1:] - span[:, :1])
 
     def restart(self, ids: Tensor | None, generator: torch.Generator) -> None:
         """New drones at new starts."""
-        count = self.num_envs if ids is None else len(ids)
-        params = self.worlds.draw_params(ids, count, generator)
-        self.worlds.start(ids, self._start_states(params, count, generator), self._neutral, generator)
-        if ids is None:
-            self.state["held"] = torch.zeros_like(self.state["held"])
-        else:
-            self.state["held"][:, ids] = 0.0
+        self.worlds.restart(ids, generator)
+        self.state["held"][:, slice(None) if ids is None else ids] = 0.0
 
     def advance(self, command: Tensor, generator: torch.Generator) -> None:
         """One control period."""
@@ -129,59 +127,51 @@ class HoverTask:
         largest = torch.maximum(self.state["held"][0], held)
         total = self.state["held"][1] + held
         self.state["held"] = torch.stack([largest, total])
-        end = round(self.config.episode_s * self.spec.rate_hz)
         metrics = {
             "distance": distance,
             "crash": crash,
             "hold_max": largest,
             "hold_mean": total / (age - self._hold_from + 1).clamp(min=1),
-            "success": (largest <= self.config.radius_m) & (age >= end) & ~crash,
+            "success": (largest <= self.config.radius_m) & (age >= self._end) & ~crash,
         }
         return Verdict(reward, torch.zeros_like(reward), crash, metrics)
 
-    def measured(self, ids: Tensor | None) -> dict[str, Tensor]:
+    def view(self, ids: Tensor | None) -> dict[str, Tensor]:
+        """What the signals of rows `ids` are made of."""
+        return self.worlds.view(ids)
+
+    def measured(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Signals as the drone reports them."""
-        return self.worlds.measured(ids)
+        return self.worlds.measured(view)
 
-    def goal(self, ids: Tensor | None) -> dict[str, Tensor]:
+    def goal(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The point to hold, (n, 3)."""
-        count = self.num_envs if ids is None else len(ids)
-        return {"position_world": self._goal.expand(count, 3)}
+        return {"position_world": self._goal.expand(view["body"].shape[-1], 3)}
 
-    def privileged(self, ids: Tensor | None) -> Tensor:
+    def privileged(self, view: Mapping[str, Tensor]) -> Tensor:
         """(n, C): true error and velocity in the heading's frame, gravity, rates, rotors, last command, parameters."""
-        rows = slice(None) if ids is None else ids
-        state, command = self.state["body"][:, rows], self.state["commands"][0][:, rows]
-        params = self.state["params"][:, rows]
-        w, x, y, z = state[6], state[7], state[8], state[9]
-        error = self._goal[:, None] - state[body.POSITION]
-        c, s = 1.0 - 2.0 * (y * y + z * z), 2.0 * (w * z + x * y)
-        norm = torch.rsqrt(c * c + s * s + 1e-12)
-        c, s = c * norm, s * norm
-        velocity = state[body.VELOCITY]
+        position, velocity, quat, rate, rotor = view["body"].split(body.STATE_PARTS)
+        forms = body.rotation_forms(quat)
+        error = self._goal[:, None] - position
+        heading = forms[[6, 4]]  # cosine and sine of the yaw, unnormalised
+        cosine, sine = heading * torch.rsqrt((heading * heading).sum(0) + 1e-12)
         # One turn about z for both vectors: planes (error_x, velocity_x) and (error_y, velocity_y).
-        ahead = torch.stack([error[0], velocity[0]])
-        left = torch.stack([error[1], velocity[1]])
-        gravity = torch.stack([2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)])
-        known = (params[self._visible] - self._middle) * self._inverse_span
+        vectors = torch.stack([error, velocity], 1)
+        ahead, left = vectors[0], vectors[1]
         planes = [
-            c * ahead + s * left,
-            c * left - s * ahead,
-            torch.stack([error[2], velocity[2]]),
+            cosine * ahead + sine * left,
+            cosine * left - sine * ahead,
+            vectors[2],
             torch.clamp(4.0 * error, -1.0, 1.0),
-            gravity,
-            0.2 * state[body.RATE],
-            state[body.ROTOR],
-            command,
-            known,
+            forms[[7, 8, 2]],  # the world's z axis in the body
+            0.2 * rate,
+            rotor,
+            view["command"],
+            (self.worlds.params(view)[self._visible] - self._middle) * self._inverse_span,
         ]
         return torch.cat(planes).T.contiguous()
 
-    def refresh(self) -> None:
-        """After `state` was set from outside."""
-        self.worlds.refresh()
-
-    def _start_states(self, params: dict[str, Tensor], count: int, generator: torch.Generator) -> Tensor:
+    def _starts(self, params: Mapping[str, Tensor], count: int, generator: torch.Generator) -> Tensor:
         config = self.config
         direction = torch.randn((3, 3, count), generator=generator, device=self.device)
         direction = direction / torch.sqrt((direction * direction).sum(1, keepdim=True))

@@ -1,19 +1,18 @@
 """N quadrotors in free space: physics, firmware, delays, battery and sensor noise, as planes."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from hardware.geometry import quat_to_euler
 from hardware.robots.crazyflie.firmware import (
     CascadeState,
-    Gains,
+    TickGains,
     cascade,
     commander_thrust,
     gains_on,
+    per_tick,
     rotor_ceiling,
     start_cascade,
 )
@@ -26,12 +25,17 @@ ROTOR_INERTIA = 3.0e-8
 NOISE = ("noise_position", "noise_velocity", "noise_rate", "noise_attitude")
 CASCADE_ROWS = (3, 3, 3, 1, 1)
 """Planes of CascadeState's fields in the packed state."""
+COEFFICIENTS = sum(rows for _, rows in body.COEFFICIENT_ROWS)
+Starts = Callable[[Mapping[str, Tensor], int, torch.Generator], Tensor]
+"""starts(params, count, generator) -> states (17, count)."""
 
 
 class QuadrotorWorlds:
     """The physics of N worlds; `state` holds planes with the batch last.
 
-    The planes: body (17, N), cascade (11, N), commands (H, 4, N) newest first, params (P, N), noise (4, 3, N).
+    The planes: body (17, N); cascade (11, N); noise (12, N); commands (H, 4, N), newest first; and `fixed`, what stays as
+    it is for an episode: parameters, coefficients, lag decay, deviation of the noise. New worlds are drawn N at a time
+    into a pool and dealt out one by one, so that an episode's end costs a copy.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class QuadrotorWorlds:
         bounds: Tensor,
         num_envs: int,
         *,
+        starts: Starts,
+        neutral: Tensor,
         mode: str,
         rate_hz: float,
         substeps: int,
@@ -48,170 +54,181 @@ class QuadrotorWorlds:
         rotor_gyro: bool,
         compiled: bool,
     ) -> None:
-        self.names, self.bounds = list(params), bounds
+        self._names, self._bounds, self._starts = list(params), bounds, starts
+        self._index = {name: i for i, name in enumerate(self._names)}
+        self._neutral = neutral
         self.num_envs, self.device = num_envs, bounds.device
-        self.period_s, self.substeps = 1.0 / rate_hz, substeps
-        self.attitude = mode == "attitude_thrust"
-        self.biased, self.rotor_gyro = biased, rotor_gyro
-        depth = 1 + math.ceil(max_delay_s * rate_hz - 1e-6)
+        period_s = 1.0 / rate_hz
+        self._dt_s = period_s / substeps
+        older = math.ceil(max_delay_s * rate_hz - 1e-6)
+        self._rows = {"body": body.STATE_SIZE, "cascade": sum(CASCADE_ROWS), "noise": 12}
+        self._rows["fixed"] = len(params) + COEFFICIENTS + 2 + 4
         make = lambda *shape: torch.zeros((*shape, num_envs), device=self.device)  # noqa: E731
-        self.state: dict[str, Tensor] = {
-            "body": make(body.STATE_SIZE),
-            "cascade": make(sum(CASCADE_ROWS)),
-            "commands": make(depth, 4),
-            "params": make(len(params)),
-            "noise": make(4, 3),
+        self.state: dict[str, Tensor] = {name: make(rows) for name, rows in self._rows.items()}
+        self.state["commands"] = make(1 + older, 4)
+        self.shared = {"pool": make(sum(self._rows.values())), "dealt": torch.tensor(num_envs)}
+        """Prepared worlds and how many of them have been dealt out."""
+        gains = per_tick(gains_on(self.state["body"][:3]), self._dt_s)
+        moments = [[[i * self._dt_s + j * period_s] for j in range(older)] for i in range(substeps)]
+        self._flight = {
+            "moments": torch.tensor(moments, device=self.device).reshape(substeps, older, 1),
+            "gains": gains,
+            "attitude": mode == "attitude_thrust",
+            "biased": biased,
+            "dt_s": self._dt_s,
+            "rotor_gyro": rotor_gyro,
         }
-        self._packed = make(sum(rows for _, rows in body.COEFFICIENT_ROWS))
-        self._decay, self._deviation = make(2), make(4, 1)
-        self._gains: Gains = gains_on(self.state["body"][:3])
-        self._fly = _fly if not compiled else torch.compile(_fly, dynamic=False)
-        self._index = {name: i for i, name in enumerate(self.names)}
+        self._biased = biased
+        self._fly = torch.compile(_fly, dynamic=False) if compiled else _fly
+        self._circumstances = [
+            self._index[n] for n in ("battery_voltage", "battery_sag", "command_delay", "bias_roll", "bias_pitch")
+        ]
 
-    def param(self, name: str, ids: Tensor | None = None) -> Tensor:
-        """The parameter's value in each world, (n,)."""
-        plane = self.state["params"][self._index[name]]
-        return plane if ids is None else plane[ids]
-
-    def draw_params(self, ids: Tensor | None, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draws new parameters for rows `ids`; returns them by name."""
-        drawn = draw(self.bounds, count, generator)
-        self._put("params", ids, drawn)
-        fresh, decay, deviation = self._derive(drawn)
+    def restart(self, ids: Tensor | None, generator: torch.Generator) -> None:
+        """New worlds at new starts for rows `ids` (None: all)."""
+        fresh = self._draw(self.num_envs, generator) if ids is None else self._deal(len(ids), generator)
+        parts = dict(zip(self._rows, fresh.split(list(self._rows.values())), strict=True))
+        commands = self._neutral[:, None]
         if ids is None:
-            self._packed, self._decay, self._deviation = fresh, decay, deviation
+            self.state |= {name: part.clone() for name, part in parts.items()}
+            self.state["commands"] = commands.expand_as(self.state["commands"]).clone()
         else:
-            self._packed[:, ids], self._decay[:, ids], self._deviation[..., ids] = fresh, decay, deviation
-        return dict(zip(self.names, drawn, strict=True))
-
-    def start(self, ids: Tensor | None, state: Tensor, command: Tensor, generator: torch.Generator) -> None:
-        """Puts rows `ids` at states (17, n), with command (4,) given for as long as the delay remembers."""
-        count = state.shape[-1]
-        self._put("body", ids, state)
-        angles = torch.stack(quat_to_euler(state[body.QUAT].T))
-        self._put("cascade", ids, _pack(start_cascade(angles, state[body.RATE])))
-        depth = self.state["commands"].shape[0]
-        self._put("commands", ids, command[:, None].expand(depth, 4, count))
-        self._put("noise", ids, torch.randn((4, 3, count), generator=generator, device=self.device))
+            for name, part in parts.items():
+                self.state[name][:, ids] = part
+            self.state["commands"][..., ids] = commands
 
     def advance(self, command: Tensor, generator: torch.Generator) -> None:
         """One control period under commands (N, 4); the noise of the next measurement is drawn here, once."""
         s = self.state
         s["commands"] = torch.cat([command.T[None], s["commands"][:-1]])
-        bias = None
-        if self.biased:
-            bias = torch.stack([self.param("bias_roll"), self.param("bias_pitch")])
-        battery = torch.stack([self.param("battery_voltage"), self.param("battery_sag"), self.param("command_delay")])
+        params, coefficients, decay, _ = self._split(s["fixed"])
         s["body"], s["cascade"] = self._fly(
-            s["body"],
-            s["cascade"],
-            s["commands"],
-            battery,
-            bias,
-            self._packed,
-            self._decay,
-            self._gains,
-            attitude=self.attitude,
-            substeps=self.substeps,
-            period_s=self.period_s,
-            rotor_gyro=self.rotor_gyro,
+            s["body"], s["cascade"], s["commands"], params[self._circumstances], coefficients, decay, **self._flight
         )
-        s["noise"] = torch.randn((4, 3, self.num_envs), generator=generator, device=self.device)
+        s["noise"] = torch.randn((12, self.num_envs), generator=generator, device=self.device)
 
-    def measured(self, ids: Tensor | None) -> dict[str, Tensor]:
+    def view(self, ids: Tensor | None) -> dict[str, Tensor]:
+        """What signals and observations are made of, for rows `ids`: body, noise, fixed and the last command."""
+        s = self.state
+        seen = {"body": s["body"], "noise": s["noise"], "fixed": s["fixed"], "command": s["commands"][0]}
+        return seen if ids is None else {name: planes[:, ids] for name, planes in seen.items()}
+
+    def measured(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Signals with noise and bias, name -> (n, k)."""
-        state, noise = self._rows("body", ids), self._rows("noise", ids)
-        noise = noise * (self._deviation if ids is None else self._deviation[..., ids])
+        params, _, _, deviation = self._split(view["fixed"])
+        noise = (view["noise"].view(4, 3, -1) * deviation[:, None]).unbind(0)
+        position, velocity, quat, rate, _ = view["body"].split(body.STATE_PARTS)
         tilt = noise[3]
-        if self.biased:
-            bias = [self.param("bias_roll", ids), self.param("bias_pitch", ids), torch.zeros_like(tilt[0])]
-            tilt = tilt + torch.stack(bias)
+        if self._biased:
+            bias = params[[self._index["bias_roll"], self._index["bias_pitch"]]]
+            tilt = torch.cat([tilt[:2] + bias, tilt[2:]])
         return {
-            "position_world": (state[body.POSITION] + noise[0]).T,
-            "velocity_world": (state[body.VELOCITY] + noise[1]).T,
-            "angular_velocity_body": (state[body.RATE] + noise[2]).T,
-            "quat_wxyz": body.turn_small(state[body.QUAT], tilt).T,
-            "battery_voltage": self.battery_voltage(ids),
+            "position_world": (position + noise[0]).T,
+            "velocity_world": (velocity + noise[1]).T,
+            "angular_velocity_body": (rate + noise[2]).T,
+            "quat_wxyz": body.turn_small(quat, tilt).T,
+            "battery_voltage": self.battery_voltage(view),
         }
 
-    def truth(self, ids: Tensor | None = None) -> dict[str, Tensor]:
-        """Signals without noise, name -> (n, k)."""
-        state = self._rows("body", ids)
+    def truth(self) -> dict[str, Tensor]:
+        """Signals of all worlds without noise, name -> (N, k)."""
+        position, velocity, quat, rate, _ = self.state["body"].split(body.STATE_PARTS)
         return {
-            "position_world": state[body.POSITION].T,
-            "velocity_world": state[body.VELOCITY].T,
-            "angular_velocity_body": state[body.RATE].T,
-            "quat_wxyz": state[body.QUAT].T,
-            "battery_voltage": self.battery_voltage(ids),
+            "position_world": position.T,
+            "velocity_world": velocity.T,
+            "angular_velocity_body": rate.T,
+            "quat_wxyz": quat.T,
+            "battery_voltage": self.battery_voltage(self.view(None)),
         }
 
-    def battery_voltage(self, ids: Tensor | None = None) -> Tensor:
+    def params(self, view: Mapping[str, Tensor]) -> Tensor:
+        """The worlds' parameters (P, n), in the order of ranges.toml."""
+        return view["fixed"][: len(self._names)]
+
+    def battery_voltage(self, view: Mapping[str, Tensor]) -> Tensor:
         """Voltage under the present load, (n,)."""
-        load = self._rows("body", ids)[body.ROTOR].mean(0)
-        return self.param("battery_voltage", ids) - self.param("battery_sag", ids) * load
+        params, load = self.params(view), view["body"][body.ROTOR].mean(0)
+        return params[self._index["battery_voltage"]] - params[self._index["battery_sag"]] * load
 
-    def refresh(self) -> None:
-        """Recomputes the coefficients from the parameters in `state`."""
-        self._packed, self._decay, self._deviation = self._derive(self.state["params"])
+    def set_params(self, values: Mapping[str, Tensor | float]) -> None:
+        """Sets parameters of all worlds by name, for instance those that a log identified; keeps the others."""
+        params = self.params(self.view(None)).clone()
+        for name, value in values.items():
+            params[self._index[name]] = value
+        self.state["fixed"] = self._fix(params)
 
-    def _derive(self, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        named = dict(zip(self.names, drawn, strict=True))
+    def _deal(self, count: int, generator: torch.Generator) -> Tensor:
+        dealt = int(self.shared["dealt"])
+        if dealt + count > self.num_envs:
+            self.shared["pool"], dealt = self._draw(self.num_envs, generator), 0
+        self.shared["dealt"] = torch.tensor(dealt + count)
+        return self.shared["pool"][:, dealt : dealt + count]
+
+    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
+        params = draw(self._bounds, count, generator)
+        state = self._starts(dict(zip(self._names, params, strict=True)), count, generator)
+        angles = body.euler_angles(body.rotation_forms(state[body.QUAT]))
+        carried = _pack(start_cascade(angles, state[body.RATE]))
+        noise = torch.randn((12, count), generator=generator, device=self.device)
+        return torch.cat([state, carried, noise, self._fix(params)])
+
+    def _fix(self, params: Tensor) -> Tensor:
+        named = dict(zip(self._names, params, strict=True))
         named["rotor_inertia"] = torch.full_like(named["mass"], ROTOR_INERTIA)
         c = body.coefficients(named)
-        deviation = torch.stack([named[n] for n in NOISE])[:, None]
-        return torch.cat(list(c)), body.lag_decay(c, self.period_s / self.substeps), deviation
+        return torch.cat([params, *c, body.lag_decay(c, self._dt_s), torch.stack([named[n] for n in NOISE])])
 
-    def _rows(self, name: str, ids: Tensor | None) -> Tensor:
-        return self.state[name] if ids is None else self.state[name][..., ids]
-
-    def _put(self, name: str, ids: Tensor | None, value: Tensor) -> None:
-        if ids is None:
-            self.state[name] = value.clone()
-        else:
-            self.state[name][..., ids] = value
+    def _split(self, fixed: Tensor) -> tuple[Tensor, ...]:
+        return fixed.split((len(self._names), COEFFICIENTS, 2, 4))
 
 
 def _fly(
     state: Tensor,
     packed_cascade: Tensor,
     commands: Tensor,
-    battery: Tensor,
-    bias: Tensor | None,
+    circumstances: Tensor,
     packed: Tensor,
     decay: Tensor,
-    gains: Any,
+    moments: Tensor,
+    gains: TickGains,
     *,
     attitude: bool,
-    substeps: int,
-    period_s: float,
+    biased: bool,
+    dt_s: float,
     rotor_gyro: bool,
 ) -> tuple[Tensor, Tensor]:
     """Body state (17, N) and cascade (11, N) after one control period; pure, so that it can be compiled.
 
-    A command issued j periods ago is in force from its delay on; `battery` holds voltage, sag and delay planes.
+    `commands` (H, 4, N) are the newest ones, newest first. `circumstances` holds the planes of battery voltage, sag,
+    command delay and attitude bias (roll, pitch). `moments` (S, H - 1, 1) says, per substep and older command, the
+    delay from which that command is still in force.
     """
     c = body.unpack(packed)
-    carried = _unpack(packed_cascade)
-    voltage, sag, delay = battery[0], battery[1], battery[2]
+    voltage, sag, delay = circumstances[0], circumstances[1], circumstances[2]
     ceiling = rotor_ceiling(voltage - sag * state[body.ROTOR].mean(0))
-    dt_s = period_s / substeps
-    for i in range(substeps):
-        command = commands[0]
-        for j in range(1, commands.shape[0]):
-            command = torch.where(delay > i * dt_s + (j - 1) * period_s, commands[j], command)
-        if attitude:
-            angles = torch.stack(quat_to_euler(state[body.QUAT].T))
-            if bias is not None:
-                angles = torch.cat([angles[:2] + bias, angles[2:]])
-            setpoint = torch.cat([command[:3], commander_thrust(command[3:])])
-            command, carried = cascade(setpoint, angles, state[body.RATE], carried, gains=gains, dt_s=dt_s)
+    in_force = commands[:1].expand(moments.shape[0], -1, -1)
+    late = delay > moments
+    for j in range(commands.shape[0] - 1):
+        in_force = torch.where(late[:, j, None], commands[j + 1], in_force)
+    if not attitude:
+        for command in torch.minimum(in_force, ceiling):
+            state = body.step_semi_implicit(state, command, c, dt_s=dt_s, decay=decay, rotor_gyro=rotor_gyro)
+        return state, packed_cascade
+    carried = _unpack(packed_cascade)
+    in_force = torch.cat([in_force[:, :3], commander_thrust(in_force[:, 3:])], dim=1)
+    for setpoint in in_force:
+        forms = body.rotation_forms(state[body.QUAT])
+        angles = body.euler_angles(forms)
+        if biased:
+            angles = torch.cat([angles[:2] + circumstances[3:], angles[2:]])
+        command, carried = cascade(setpoint, angles, state[body.RATE], carried, gains=gains)
         command = torch.minimum(command, ceiling)
-        state = body.step_semi_implicit(state, command, c, dt_s=dt_s, decay=decay, rotor_gyro=rotor_gyro)
-    return state, _pack(carried) if attitude else packed_cascade
+        state = body.step_semi_implicit(state, command, c, dt_s=dt_s, decay=decay, forms=forms, rotor_gyro=rotor_gyro)
+    return state, _pack(carried)
 
 
 def _pack(s: CascadeState) -> Tensor:
-    return torch.cat([s.angle_integral, s.rate_integral, s.last_rate, s.last_yaw[None], s.yaw_setpoint[None]])
+    return torch.cat([s.angle_sum, s.rate_sum, s.last_rate, s.last_yaw[None], s.yaw_setpoint[None]])
 
 
 def _unpack(packed: Tensor) -> CascadeState:
