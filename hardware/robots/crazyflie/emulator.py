@@ -19,7 +19,7 @@ from hardware.errors import BadInput, RoboError
 from hardware.plant import Plant
 from hardware.robots.crazyflie.autopilot import DT_S, Autopilot
 from hardware.robots.crazyflie.estimator import Noise
-from hardware.robots.crazyflie.faults import Fault, FaultSchedule
+from hardware.robots.crazyflie.faults import Fault, FaultSchedule, parse_fault
 from hardware.robots.crazyflie.plant import RigidBodyPlant
 from hardware.robots.crazyflie.services import Services
 from hardware.robots.crazyflie.wire import NULL_PACKET
@@ -152,6 +152,10 @@ class Emulator:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def request_stop(self) -> None:
+        """Makes `serve` return soon; safe in a signal handler."""
+        self._stop.set()
+
     def start(self) -> None:
         """Serves in a background thread until `stop`."""
         self._thread = threading.Thread(target=self.serve, name="crazyflie-emulator", daemon=True)
@@ -212,6 +216,24 @@ class Emulator:
                     pass
                 except ConnectionError:
                     self._peers[index] = None
+
+
+def make_emulator(
+    *,
+    num: int = 1,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    time_scale: float = 1.0,
+    faults: Sequence[str] = (),
+    seed: int = 0,
+    plant: Plant | None = None,
+) -> Emulator:
+    """An emulator from plain values, as the command line has them; faults as `name[:at_s[:value]]`."""
+    if num < 1 or (plant is not None and plant.num_robots != num):
+        raise BadInput(f"{num} drones given; expected at least 1, and as many as the plant has")
+    rng = np.random.default_rng(seed)
+    swarm = EmulatedSwarm(plant, num=num, seed=seed, faults=[parse_fault(text, rng) for text in faults])
+    return Emulator(swarm, host=host, port=port, time_scale=time_scale)
 
 
 def _bind(host: str, port: int, num: int) -> list[socket.socket]:

@@ -1,0 +1,104 @@
+"""Serve emulated robots that speak the real protocol, until SIGINT or SIGTERM.
+
+Prints where each robot is reached, then one line beginning with READY that carries the same as JSON. A fault is given
+as name[:at_s[:value]], at_s may be a range such as 2..8 from which an instant is drawn; for the Crazyflie: packet_loss,
+delay, link_drop, motor_loss, battery_low, gyro_nan, sensor_freeze.
+"""
+
+import importlib
+import json
+import resource
+import signal
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tyro.conf import Positional, UseAppendAction
+
+from hardware.errors import BadInput, NotFoundError, RoboError
+from hardware.spec import load_spec, robot_names
+from robo_rl.cli import Outcome
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to emulate and where."""
+
+    robot: Positional[str]
+    """Name of the robot; `robo-rl robots` lists them."""
+    port: int | None = None
+    """First port; further robots follow. 0 takes free ones. By default that of the robot's address."""
+    host: str = "127.0.0.1"
+    """Address of this machine to serve at."""
+    num: int = 1
+    """Number of robots, one port each."""
+    time_scale: float = 1.0
+    """Emulated seconds per real second."""
+    fault: UseAppendAction[tuple[str, ...]] = ()
+    """A fault, as name[:at_s[:value]]; may be given repeatedly."""
+    seed: int = 0
+    """Seed of noise, packet loss and drawn instants."""
+    scene: str | None = None
+    """Scene whose simulator is the robots' world, for instance quadrotor/hover; by default the built-in one."""
+    family: Literal["nominal", "train", "wide"] = "nominal"
+    """Family of worlds the scene draws from."""
+    duration: float | None = None
+    """Stop after so many emulated seconds."""
+
+
+def run(args: Args) -> Outcome:
+    """Serves until told to stop; the result holds what was served."""
+    spec = load_spec(args.robot)
+    try:
+        module = importlib.import_module(f"hardware.robots.{args.robot}.emulator")
+    except ModuleNotFoundError as e:
+        raise NotFoundError("emulator of robot", args.robot, robot_names()) from e
+    if args.duration is not None and not args.duration > 0.0:
+        raise BadInput(f"duration {args.duration}; expected seconds above 0")
+    port = int(spec.address.rsplit(":", 1)[1]) if args.port is None else args.port
+    emulator = module.make_emulator(
+        num=args.num,
+        host=args.host,
+        port=port,
+        time_scale=args.time_scale,
+        faults=args.fault,
+        seed=args.seed,
+        plant=_plant(args),
+    )
+    previous = {s: signal.signal(s, lambda *_: emulator.request_stop()) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number, address in enumerate(emulator.addresses, start=1):
+            print(f"{args.robot} {number} of {args.num} at {address}")
+        ready = {"robot": args.robot, "addresses": emulator.addresses, "time_scale": args.time_scale}
+        print(f"READY {json.dumps(ready)}", flush=True)
+        emulator.serve(float("inf") if args.duration is None else args.duration)
+    finally:
+        emulator.stop()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if emulator.slipped_s > 0.0:
+        print(f"this machine could not keep up: {emulator.slipped_s:.2f} s of emulated time were given up")
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return Outcome(
+        {
+            **ready,
+            "emulated_s": emulator.swarm.now_s,
+            "slipped_s": emulator.slipped_s,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "malformed": [s.malformed for s in emulator.swarm.services],
+        }
+    )
+
+
+def _plant(args: Args) -> Any:
+    """The scene's simulator as the robots' world, or None for the built-in one."""
+    if args.scene is None:
+        return None
+    from sim.registry import scene_entry, summaries
+
+    entry = scene_entry(args.scene)
+    robot = summaries()[args.scene].get("robot")
+    if robot != args.robot:
+        raise BadInput(f"scene {args.scene} simulates robot '{robot}', not '{args.robot}'")
+    if entry.plant is None:
+        raise RoboError(f"scene {args.scene} offers no world for an emulator")
+    return entry.plant(args.num, family=args.family, seed=args.seed, config=entry.config)
