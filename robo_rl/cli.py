@@ -111,13 +111,21 @@ def _parse(name: str, module: Any, argv: list[str]) -> tuple[Any, Path | None]:
                 args=argv,
                 prog=f"robo-rl {name}",
                 description=module.__doc__,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.CascadeSubcommandArgs),
+                config=_spelling(module),
             )
     except SystemExit as e:
         if e.code in (0, None):
             raise
         raise SystemExit(_fail(f"{name}: {_one_line(errors.getvalue())}; see robo-rl {name} --help", 2)) from None
     return parsed.command, parsed.json
+
+
+def _spelling(module: Any) -> tuple[Any, ...]:
+    """How options are spelled: a module that sets `NESTED` keeps prefixes such as `--algo.learning-rate`."""
+    import tyro
+
+    flat = () if getattr(module, "NESTED", False) else (tyro.conf.OmitArgPrefixes,)
+    return (*flat, tyro.conf.OmitSubcommandPrefixes, tyro.conf.CascadeSubcommandArgs)
 
 
 def _one_line(boxed: str) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -59,8 +60,13 @@ def leave(group: Group) -> None:
         dist.destroy_process_group()
 
 
-def start_peers(processes: int, argv: list[str]) -> list[subprocess.Popen[bytes]]:
-    """Starts ranks 1..processes-1 of this command on this host and makes the present process rank 0."""
+def start_peers(processes: int, run: Path, resume: bool) -> list[subprocess.Popen[bytes]]:
+    """Starts ranks 1..processes-1 of a run on this host and makes the present process rank 0.
+
+    Starts none where the environment already names a rank, as under `torchrun`.
+    """
+    if "RANK" in os.environ:
+        return []
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -71,7 +77,7 @@ def start_peers(processes: int, argv: list[str]) -> list[subprocess.Popen[bytes]
         "GLOO_SOCKET_IFNAME": "lo",
     }
     os.environ.update(shared, RANK="0", LOCAL_RANK="0")
-    command = [sys.executable, "-m", "robo_rl", "train", *argv]
+    command = [sys.executable, "-m", "robo_rl.supervise", str(run), *(["resume"] if resume else [])]
     return [
         subprocess.Popen(
             command,
@@ -81,3 +87,9 @@ def start_peers(processes: int, argv: list[str]) -> list[subprocess.Popen[bytes]
         )
         for rank in range(1, processes)
     ]
+
+
+def forget_group() -> None:
+    """Takes back what `start_peers` put into the environment."""
+    for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "RANK", "LOCAL_RANK"):
+        os.environ.pop(name, None)

@@ -1,0 +1,230 @@
+"""Train a policy in a scene: checkpoints, metrics and the exported policy go into a run directory.
+
+`--algo.*` sets hyper-parameters and `--scene.*` the scene's own settings; their defaults are the scene's. A run that
+was stopped (Ctrl-C, --minutes) goes on with --resume DIR, bit for bit as if it had never stopped.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, Suppress, arg
+
+from hardware.errors import BadInput, NotFoundError
+from robo_rl.cli import Outcome
+from robo_rl.config import ALGORITHMS, PPOConfig, RunConfig, check, read_yaml, write_yaml
+
+NESTED = True
+"""Options of nested configurations keep their prefix: `--algo.learning-rate`."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Arguments of `robo-rl train`."""
+
+    scene: Positional[str] = ""
+    """Scene id, `folder/task`; see robo-rl scenes."""
+    algorithm: Annotated[str, arg(name="algo")] = "ppo"
+    """Learning algorithm: ppo."""
+    seed: int = 0
+    """Root of all random streams; equal seeds give equal metrics.csv."""
+    steps: int | None = None
+    """Budget in environment steps (default: the scene's). With --resume: so many steps more."""
+    minutes: float | None = None
+    """Budget in minutes of wall time; the run can be resumed."""
+    num_envs: int = 1024
+    """Environments stepped as one batch."""
+    out: Path | None = None
+    """Run directory (default: runs/<scene>/<utc>-<algo>-s<seed>)."""
+    resume: Path | None = None
+    """Run directory to go on with, up to its budget, or by --steps."""
+    config: Path | None = None
+    """A run's config.yaml to take all defaults from."""
+    data: Path | None = None
+    """Folder of recorded transitions, for algorithms that learn from data."""
+    family: Literal["nominal", "train", "wide"] = "train"
+    """Family of worlds to train in."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, cuda:0, ..."""
+    processes: int = 1
+    """Training processes, one core each; the environments are divided among them."""
+    compile: bool = False
+    """Compile losses and policy with torch.compile: faster after 10 to 20 s."""
+    linear: Literal["auto", "torch", "onednn"] = "auto"
+    """Matrix products; auto times torch's default against oneDNN at the start."""
+    checkpoint_every: int = 50
+    """Updates between two checkpoints."""
+    eval_episodes: int = 200
+    """Episodes of the evaluation after training, in the training family; 0 skips it."""
+    tensorboard: bool = False
+    """Write TensorBoard event files too."""
+    relaunch: bool = True
+    """Restart the process once with a faster allocator and quiet threads (also: ROBO_RL_LAUNCHED=1)."""
+    algo: PPOConfig = PPOConfig()  # noqa: RUF009 - frozen
+    """Hyper-parameters."""
+    world: Annotated[Any, arg(name="scene")] = None
+    """The scene's own settings."""
+    steps_default: Suppress[int] = 5_000_000
+
+
+def prepare(argv: list[str]) -> Args:
+    """Defaults for this command line: a run's configuration, or the scene's own."""
+    from robo_rl.job import config_of, default_config
+    from sim.registry import scene_ids
+
+    resume, source = _option(argv, "--resume"), _option(argv, "--config")
+    if resume is not None:
+        from robo_rl.runs import open_run
+
+        return _args_of(config_of(read_yaml(open_run(Path(resume)).config)))
+    if source is not None:
+        return _args_of(config_of(read_yaml(Path(source))))
+    known = scene_ids()
+    scene = next((word for word in argv if word in known), None)
+    if scene is None:
+        if argv and not argv[0].startswith("-"):
+            raise NotFoundError("scene", argv[0], known)
+        return Args()
+    return _args_of(default_config(scene, _option(argv, "--scene.mode")))
+
+
+def run(args: Args) -> Outcome:
+    """Trains, exports, evaluates; the result says how fast and how good."""
+    from robo_rl import launcher
+
+    if args.relaunch:
+        launcher.relaunch()
+    config = _config_of(args)
+    from robo_rl import job, runs
+
+    config, gain = job.resolved(config)
+    _refuse(args)
+    rank = int(os.environ.get("RANK", "0"))
+    if args.resume is not None:
+        run_dir, config = _reopen(args, config)
+    elif rank == 0:
+        run_dir = runs.create(config, args.out, config.algorithm, runs.command_line())
+    elif args.out is None:
+        raise BadInput("several processes started from outside need a common --out")
+    else:
+        run_dir = runs.RunDir(args.out)
+    seconds = math.inf if args.minutes is None else 60.0 * args.minutes
+    if rank == 0:
+        gained = f", {gain:.1f} x torch's own" if gain > 1.0 else ""
+        print(f"run {run_dir.path}: {launcher.allocator()} allocator, products by {config.linear}{gained}", flush=True)
+    from robo_rl.supervise import train_in_processes
+
+    result, training = train_in_processes(
+        config, run_dir, seconds, resume=args.resume is not None, tensorboard=args.tensorboard
+    )
+    if rank > 0:
+        return Outcome({})
+    if result.interrupted:
+        print(
+            f"interrupted at {result.env_steps:,} steps; go on with: robo-rl train --resume {run_dir.path}",
+            file=sys.stderr,
+        )
+        raise KeyboardInterrupt
+    return Outcome(_finish(args, config, run_dir, result, training))
+
+
+def _finish(args: Args, config: RunConfig, run_dir: Any, result: Any, training: Any) -> dict[str, Any]:
+    """Export, evaluation, curves, DONE."""
+    from robo_rl import job, runs
+    from robo_rl.pictures import draw_curves
+
+    difference = job.export(config, training.learner, result.env_steps, run_dir.policy, runs.command_line())
+    outcome: dict[str, Any] = {
+        "run": str(run_dir.path),
+        "policy": str(run_dir.policy),
+        "env_steps": result.env_steps,
+        "wall_s": round(result.wall_s, 3),
+        "cpu_s": round(result.cpu_s, 3),
+        "env_steps_per_s": round(result.steps_now / max(result.wall_s, 1e-9), 1),
+        "return_mean": None if math.isnan(result.return_mean) else result.return_mean,
+        "success_rate": None,
+        "export_difference": difference,
+        "linear": config.linear,
+        "seed": config.seed,
+    }
+    if args.eval_episodes > 0:
+        evaluation = job.evaluate_policy(
+            run_dir.policy, episodes=args.eval_episodes, seed=0, family=config.family, world=config.scene_config
+        )
+        runs.write_json(run_dir.evaluation, evaluation)
+        job.write_evaluation_into(run_dir.policy, evaluation)
+        outcome |= {k: evaluation[k] for k in ("return_mean", "success_rate", "success_ci95")}
+        outcome["evaluation"] = evaluation
+    draw_curves(run_dir.metrics, run_dir.path / "curves.png", f"{config.scene}, seed {config.seed}")
+    runs.write_json(run_dir.done, outcome)
+    rate = outcome["env_steps_per_s"]
+    said = "" if outcome["success_rate"] is None else f", success {outcome['success_rate']:.1%}"
+    print(f"{result.env_steps:,} steps in {result.wall_s:.1f} s ({rate:,.0f}/s){said}; policy {run_dir.policy}")
+    return outcome
+
+
+def _config_of(args: Args) -> RunConfig:
+    """The run's configuration as the command line gives it."""
+    from sim.registry import scene_ids
+
+    if not args.scene:
+        raise BadInput(f"no scene given; scenes: {', '.join(scene_ids())}")
+    if args.algorithm not in ALGORITHMS:
+        raise NotFoundError("algorithm", args.algorithm, ALGORITHMS)
+    names = {f.name for f in dataclasses.fields(RunConfig)} & {f.name for f in dataclasses.fields(Args)}
+    same = {name: getattr(args, name) for name in names - {"steps"}}
+    steps = args.steps if args.steps is not None and args.resume is None else args.steps_default
+    config = RunConfig(**same, steps=steps, scene_config=args.world)
+    check(config)
+    return config
+
+
+def _args_of(config: RunConfig) -> Args:
+    names = {f.name for f in dataclasses.fields(RunConfig)} & {f.name for f in dataclasses.fields(Args)}
+    same = {name: getattr(config, name) for name in names - {"steps"}}
+    return Args(**same, steps_default=config.steps, world=config.scene_config)
+
+
+def _refuse(args: Args) -> None:
+    """Raises BadInput for arguments that do not go together."""
+    if args.data is not None:
+        raise BadInput(
+            f"--data {args.data}: algorithm {args.algorithm} learns from its own experience and takes no data"
+        )
+    if args.resume is not None and args.out is not None:
+        raise BadInput("--resume goes on in its own directory; --out starts a new one: give one of them")
+    if args.minutes is not None and args.minutes <= 0:
+        raise BadInput(f"--minutes {args.minutes:g}: expected more than 0")
+
+
+def _reopen(args: Args, config: RunConfig) -> tuple[Any, RunConfig]:
+    """The run to go on with, and its configuration with the budget of this invocation."""
+    from robo_rl import checkpoint, runs
+
+    run_dir = runs.open_run(Path(str(args.resume)))
+    at = checkpoint.newest(run_dir.checkpoints, config.processes)
+    if args.steps is not None:
+        config = dataclasses.replace(config, steps=at + args.steps)
+    if config.steps <= at and args.minutes is None:
+        raise BadInput(f"{run_dir.path} has reached its budget of {config.steps:,} steps; give --steps for more")
+    earlier = read_yaml(run_dir.config)
+    run_dir.done.unlink(missing_ok=True)
+    write_yaml(config, run_dir.config)
+    if json.dumps(earlier.get("linear")) != json.dumps(config.linear):
+        raise BadInput(f"the run used products by {earlier.get('linear')}, which this machine does not offer")
+    return run_dir, config
+
+
+def _option(argv: list[str], name: str) -> str | None:
+    """The value of an option in a raw command line, `--x v` or `--x=v`."""
+    for i, word in enumerate(argv):
+        if word == name and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(name + "="):
+            return word.split("=", 1)[1]
+    return None

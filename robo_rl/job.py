@@ -1,0 +1,141 @@
+"""One training run from its configuration to an evaluated policy file: scene, loop, export, evaluation, pictures."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from controllers.artifact import Card, PolicyArtifact, write_artifact
+from controllers.interface import Interface
+from hardware.errors import BadInput
+from hardware.spec import load_spec
+from robo_rl import checkpoint, runs
+from robo_rl.config import PPOConfig, RunConfig, from_plain
+from robo_rl.distributed import Group
+from robo_rl.evaluate import check_fits, law_of, run_episodes, summarise
+from robo_rl.export_policy import export_policy
+from robo_rl.learner import Learner
+from robo_rl.training import Training, prepare, resolve_linear, restore
+from sim.registry import make_env, ranges_path, scene_entry
+
+
+def default_config(scene: str, mode: str | None = None) -> RunConfig:
+    """The scene's own configuration and hyper-parameters, in one of its command modes."""
+    entry = scene_entry(scene)
+    world = entry.config if mode is None else from_plain(entry.config, {"mode": mode}, "scene")
+    hints = entry.training.get(getattr(world, "mode", ""), {})
+    algo = {k: v for k, v in hints.items() if k in {f.name for f in dataclasses.fields(PPOConfig)}}
+    rest = {k: v for k, v in hints.items() if k not in algo}
+    config = RunConfig(scene=scene, algo=from_plain(PPOConfig(), algo, "algo"), scene_config=world)
+    return from_plain(config, rest, f"hyper-parameters of {scene}")
+
+
+def config_of(raw: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a dumped run."""
+    world = raw.get("scene_config")
+    mode = world.get("mode") if isinstance(world, Mapping) else None
+    return from_plain(default_config(str(raw["scene"]), mode), raw)
+
+
+def resolved(config: RunConfig) -> tuple[RunConfig, float]:
+    """The configuration with every automatic choice made, so that its dump repeats the run; and oneDNN's gain."""
+    linear, gain = resolve_linear(config)
+    return dataclasses.replace(config, linear=linear), gain
+
+
+def start(config: RunConfig, group: Group = Group(), resume: Path | None = None) -> tuple[Training, int | None]:  # noqa: B008
+    """Training made ready in this process, from a checkpoint folder where one is given (and at how many steps)."""
+    torch.set_num_threads(1)
+    device = config.device
+    if device == "cuda" and group.size > 1:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInput(f"device '{config.device}': torch finds no CUDA device here; devices: cpu")
+    env = make_env(
+        config.scene,
+        config.num_envs // group.size,
+        family=config.family,
+        device=device,
+        config=config.scene_config,
+    )
+    training = prepare(dataclasses.replace(config, device=device), env, group)
+    if resume is None:
+        return training, None
+    steps = checkpoint.newest(resume, group.size)
+    restore(training, checkpoint.load(resume, steps, group.rank))
+    return training, steps
+
+
+def interface_of(config: RunConfig) -> Interface:
+    """The interpreter that the scene and its policies share."""
+    spec = scene_entry(config.scene).spec(config.scene_config)
+    return Interface(load_spec(spec.robot), spec.mode, spec.observation, spec.action)
+
+
+def export(config: RunConfig, learner: Learner, env_steps: int, path: Path, command_line: list[str]) -> float:
+    """Writes the averaged policy with its card; returns the largest difference from torch over 1,000 observations."""
+    spec = scene_entry(config.scene).spec(config.scene_config)
+    robot = load_spec(spec.robot)
+    commit, dirty = runs.commit_of_source()
+    card = Card(
+        robot=spec.robot,
+        robot_digest=robot.digest(),
+        mode=spec.mode,
+        rate_hz=spec.rate_hz,
+        observation=tuple(f for f in spec.observation if f.group == "policy"),
+        action=spec.action,
+        scene=config.scene,
+        ranges_digest=hashlib.sha256(ranges_path(config.scene).read_bytes()).hexdigest(),
+        commit=commit + ("+changes" if dirty else ""),
+        seed=config.seed,
+        algorithm=config.algorithm,
+        env_steps=env_steps,
+        command_line=" ".join(command_line),
+        made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return export_policy(path, learner.averaged_actor(), learner.norms["policy"], interface_of(config), card)
+
+
+def learner_of(config: RunConfig, state: Mapping[str, Any]) -> Learner:
+    """The learner of a checkpoint, without an environment."""
+    saved = state["learner"]
+    sizes = {name: int(norm["mean"].shape[0]) for name, norm in saved["norms"].items()}
+    spec = scene_entry(config.scene).spec(config.scene_config)
+    learner = Learner(config.algo, sizes, len(spec.action), seed=config.seed)
+    learner.load(saved)
+    return learner
+
+
+def evaluate_policy(
+    policy: Path,
+    *,
+    episodes: int,
+    seed: int,
+    family: str,
+    world: Any,
+    progress: Callable[[float], None] = lambda share: None,
+) -> dict[str, Any]:
+    """Success, returns and the scene's metrics of a policy file, run through onnxruntime."""
+    artifact = PolicyArtifact.load(policy)
+    scene = artifact.card.scene
+    check_fits(interface_of(RunConfig(scene, scene_config=world)), artifact)
+    found = run_episodes(
+        lambda count, s: make_env(scene, count, family=family, seed=s, config=world),
+        lambda env: law_of(artifact),
+        episodes,
+        seed,
+        progress=progress,
+    )
+    return {"family": family, "seed": seed} | summarise(found, seed)
+
+
+def write_evaluation_into(policy: Path, evaluation: dict[str, Any]) -> None:
+    """The same policy with the evaluation in its card."""
+    artifact = PolicyArtifact.load(policy)
+    card = dataclasses.replace(artifact.card, evaluation=evaluation)
+    write_artifact(policy, policy.read_bytes(), card, artifact.probes)
