@@ -12,7 +12,7 @@ import numpy as np
 from controllers.artifact import PolicyArtifact
 from controllers.goals import Goal
 from hardware.errors import BadInput
-from hardware.messages import MessageFactory, command_message, set_stamp_ns
+from hardware.messages import MessageFactory, command_from_message, command_message, set_stamp_ns
 from hardware.robot import Command
 from hardware.spec import CommandMode, RobotSpec
 
@@ -99,3 +99,13 @@ def diagnostics_message(
     status.values = pairs
     message.status = [status]
     return message
+
+
+def any_command_values(mode: CommandMode, message: Any) -> np.ndarray:
+    """The values (J,), SI, in a message of `command_topic`; raises BadInput for a wrong number of them."""
+    if mode.topic is not None:
+        return command_from_message(mode, message).values
+    values = np.asarray(message.data, dtype=np.float64)
+    if values.shape != (len(mode.components),):
+        raise BadInput(f"{values.size} values; mode {mode.name} takes {', '.join(mode.components)}")
+    return values

@@ -29,6 +29,7 @@ FAULTS: Mapping[str, str] = {
     "overruns": "the control loop missed too many deadlines",
     "heartbeat_lost": "the peer's heartbeat is gone",
     "refused": "the robot refused",
+    "shutdown": "the node is being stopped",
     "internal_error": "the control loop failed",
 }
 """Every fault there is, and what it means."""
