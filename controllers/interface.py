@@ -99,8 +99,13 @@ class Interface:
         xp = namespace(memory.command)
         parts: dict[str, list[Any]] = {}
         past: dict[str, Any] = {}
+        seen: dict[tuple[str, str], Any] = {}  # fields that differ only in scale share their value
         for f in self.observation:
-            value = f.scale * (self._value(f, state, goal, memory) - f.offset)
+            key = (f.source, f.frame)
+            if key not in seen:
+                seen[key] = self._value(f, state, goal, memory, seen)
+            value = seen[key] if f.offset == 0.0 else seen[key] - f.offset
+            value = value if f.scale == 1.0 else f.scale * value
             if not math.isinf(f.clip):
                 value = xp.clip(value, -f.clip, f.clip)
             group = parts.setdefault(f.group, [])
@@ -123,15 +128,22 @@ class Interface:
         """Memory after a command (..., J) has really been sent (behind the guard)."""
         return Memory(command, memory.past, memory.fresh)
 
-    def _value(self, f: Field, state: Mapping[str, Any], goal: Mapping[str, Any], memory: Memory) -> Any:
-        xp = namespace(memory.command)
+    def _value(
+        self,
+        f: Field,
+        state: Mapping[str, Any],
+        goal: Mapping[str, Any],
+        memory: Memory,
+        seen: dict[tuple[str, str], Any],
+    ) -> Any:
         kind, _, signal = f.source.rpartition(":")
         if f.source == "command":
             scale, offset = self._action_scale(memory.command)
             return (memory.command - offset) / scale
         if f.source == "gravity":
-            quat = state["quat_wxyz"]
-            value = xp.zeros_like(quat[..., :3]) - constant([0.0, 0.0, 1.0], quat)
+            if f.frame == "body":
+                return _gravity_in_body(state["quat_wxyz"])
+            value = _down(state["quat_wxyz"])
         elif kind == "goal":
             value = goal[signal]
         elif kind == "error":
@@ -141,7 +153,9 @@ class Interface:
         if f.frame == "body" and self._is_world(f):
             return rotate_inverse(state["quat_wxyz"], value)
         if f.frame == "yaw" and self._is_world(f):
-            return _into_heading(state["quat_wxyz"], value)
+            if ("heading", "") not in seen:
+                seen["heading", ""] = _heading(state["quat_wxyz"])
+            return _into_heading(seen["heading", ""], value)
         return value if value.ndim == memory.command.ndim else value[..., None]
 
     def _action_scale(self, like: Any) -> tuple[Any, Any]:
@@ -184,15 +198,31 @@ class Interface:
             raise BadInput(f"field {f.name}: '{f.source}' is given in frame '{frame}', not '{f.frame}'")
 
 
-def _into_heading(quat: Any, v: Any) -> Any:
-    """World vectors (..., 3) in the gravity-aligned frame that turns with the body's heading."""
-    xp = namespace(v)
+def _down(quat: Any) -> Any:
+    """The unit vector of gravity in the world (..., 3)."""
+    return namespace(quat).zeros_like(quat[..., :3]) - constant([0.0, 0.0, 1.0], quat)
+
+
+def _gravity_in_body(quat: Any) -> Any:
+    """The unit vector of gravity in the body (..., 3): minus the third row of the rotation matrix."""
     w, x, y, z = (quat[..., i] for i in range(4))
-    # The heading is the direction of the body's x axis on the ground; no trigonometric function is needed.
+    return namespace(quat).stack([2 * (w * y - x * z), -2 * (y * z + w * x), 2 * (x * x + y * y) - 1], axis=-1)
+
+
+def _heading(quat: Any) -> tuple[Any, Any]:
+    """Cosine and sine (...) of the heading: the direction of the body's x axis on the ground."""
+    xp = namespace(quat)
+    w, x, y, z = (quat[..., i] for i in range(4))
     c, s = 1 - 2 * (y * y + z * z), 2 * (w * z + x * y)
     norm = xp.sqrt(c * c + s * s) + 1e-12
-    c, s = c / norm, s / norm
-    return xp.stack([c * v[..., 0] + s * v[..., 1], c * v[..., 1] - s * v[..., 0], v[..., 2]], axis=-1)
+    return c / norm, s / norm
+
+
+def _into_heading(heading: tuple[Any, Any], v: Any) -> Any:
+    """World vectors (..., 3) in the gravity-aligned frame that turns with the body's heading."""
+    c, s = heading
+    x, y = v[..., 0], v[..., 1]
+    return namespace(v).stack([c * x + s * y, c * y - s * x, v[..., 2]], axis=-1)
 
 
 def fields_to_json(fields: tuple[Field, ...]) -> list[dict[str, Any]]:

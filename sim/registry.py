@@ -27,6 +27,8 @@ class SceneEntry:
     from the same noisy signals that the policy sees."""
     training: dict[str, dict[str, Any]]
     """Command mode -> hyper-parameters for the default algorithm, as plain data."""
+    track: Callable[[Any], Any] | None = None
+    """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
     plant: Callable[..., Any] | None = None
     """plant(num_robots, *, family, seed, config) -> hardware.plant.Plant, for an emulator."""
 

@@ -98,5 +98,6 @@ TASKS = {
         make=make_hover,
         baseline=hover_baseline,
         training=TRAINING,
+        track=lambda env: -env.task.error().T,
     )
 }

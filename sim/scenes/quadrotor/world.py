@@ -33,9 +33,9 @@ Starts = Callable[[Mapping[str, Tensor], int, torch.Generator], Tensor]
 class QuadrotorWorlds:
     """The physics of N worlds; `state` holds planes with the batch last.
 
-    The planes: body (17, N); cascade (11, N); noise (12, N); commands (H, 4, N), newest first; and `fixed`, what stays as
-    it is for an episode: parameters, coefficients, lag decay, deviation of the noise. New worlds are drawn N at a time
-    into a pool and dealt out one by one, so that an episode's end costs a copy.
+    The planes: body (17, N); cascade (11, N); noise (12, N); commands (H, 4, N), newest first; and `fixed`, which stays
+    as it is for an episode: parameters, coefficients, lag decay, deviation of the noise. New worlds are drawn N at a
+    time into a pool and dealt out one by one, so that an episode's end costs a copy.
     """
 
     def __init__(
