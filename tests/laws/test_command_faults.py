@@ -189,6 +189,19 @@ def test_clock_that_goes_back_holds_and_earns_nothing() -> None:
     assert rail.seen[-1].values[0] >= before - 3 * STEP - 1e-12
 
 
+def test_clock_that_swings_earns_nothing() -> None:
+    """A second back and a second forth, twenty times: no time has passed, so no more than three periods are granted."""
+    clock, rail = _BackwardsClock(10**12), Rail()
+    robot = GuardedRobot(rail, clock)
+    robot.ramp_from("servo", np.array([-1.0, 0.0]))
+    for _ in range(20):
+        clock.back(1.0)
+        robot.write(Command("servo", np.array([1.0, 0.0])))
+        clock.advance_s(1.0)
+        robot.write(Command("servo", np.array([1.0, 0.0])))
+    assert rail.seen[-1].values[0] <= -1.0 + 3 * STEP + 1e-12
+
+
 @pytest.mark.parametrize("values", [[], [0.0], [0.0, 0.0, 0.0], [[0.0, 0.0]]])
 def test_wrong_number_of_components(bench: Bench, values: list[float]) -> None:
     with pytest.raises(BadInput, match=r"command of mode servo has shape .*; expected \(2,\)"):
