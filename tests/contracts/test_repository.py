@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hardware.guard import GuardedRobot
+from hardware.robots import connect
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("robo_rl", "sim", "controllers", "hardware")
 SOURCES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
@@ -219,3 +222,11 @@ def test_everything_shipped_is_named_in_no_developers_machine() -> None:
     texts += list((ROOT / "launch").glob("*.yaml"))
     found = [_name(p) for p in texts if p.suffix != ".png" and re.search(r"/(home|root|Users)/\w", p.read_text())]
     assert found == []
+
+
+def test_connect_hands_out_a_guarded_robot_that_shows_no_bare_one() -> None:
+    """Nothing reachable by a public name of what `connect` returns can write past the guard."""
+    robot = connect("crazyflie", "udp://127.0.0.1:9")
+    assert isinstance(robot, GuardedRobot)
+    public = {name: getattr(robot, name) for name in dir(robot) if not name.startswith("_")}
+    assert {name for name, value in public.items() if hasattr(value, "write")} == set()
