@@ -39,6 +39,8 @@ class Phase(StrEnum):
 class FlightPlan:
     """Durations and heights of the phases."""
 
+    flies: bool = True
+    """Take off and land, where the robot can; without, the policy starts where the robot is."""
     takeoff_height_m: float = 0.5
     """Height of the takeoff."""
     takeoff_s: float = 2.0
@@ -65,7 +67,7 @@ class Flight:
         self.ground_m = 0.0
         self.failed = ""
         """Why the run cannot go on; empty while it can."""
-        self._flies = {"takeoff", "land"} <= robot.modes.keys()
+        self._flies = plan.flies and {"takeoff", "land"} <= robot.modes.keys()
         self._finish = False
         self._policy_ns = 0
 

@@ -6,7 +6,7 @@ that behind the guard, and hands what happened to a sink (log writer or publishe
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -77,6 +77,8 @@ class Loop:
         self._heartbeat_age_s = heartbeat_age_s
         self._needed = signals_needed(policy.interface)
         self._goal: Goal = {}
+        self._tour: tuple[Goal, ...] = ()
+        self._tour_each_s = 0.0
         self._hold: Goal = {}
         self._goal_since_s = 0.0
         self._estop_reason: str | None = None
@@ -85,9 +87,14 @@ class Loop:
         self._seen_ns = -1
 
     def goal(self, goal: Goal) -> None:
-        """Sets where the policy goes; the caller has checked it."""
-        self._goal = {**self._goal, **goal}
-        self._goal_since_s = self.flight.policy_s(self.clock.now_ns())
+        """Sets where the policy goes; the caller has checked it. Ends a tour."""
+        self._tour = ()
+        self._set_goal(goal)
+
+    def tour(self, goals: Sequence[Goal], each_s: float) -> None:
+        """Sets several goals, one after the other; the last one stands."""
+        self._tour, self._tour_each_s = tuple(goals), each_s
+        self._set_goal(goals[0])
 
     def finish(self) -> None:
         """Asks for an orderly end."""
@@ -205,7 +212,17 @@ class Loop:
         elif phase is Phase.TAKE_BACK:
             self._hold = _here(state)
 
+    def _set_goal(self, goal: Goal) -> None:
+        self._goal = {**self._goal, **goal}
+        self._goal_since_s = self.flight.policy_s(self.clock.now_ns())
+
+    def _follow_tour(self, now: int) -> None:
+        if self._tour and self.flight.policy_s(now) - self._goal_since_s >= self._tour_each_s and len(self._tour) > 1:
+            self._tour = self._tour[1:]
+            self._set_goal(self._tour[0])
+
     def _decide(self, now: int, state: RobotState) -> None:
+        self._follow_tour(now)
         begin = time.perf_counter_ns()
         decision = self.policy.decide(state.signals, self._goal)
         self.policy_latency.add((time.perf_counter_ns() - begin) / 1e9)

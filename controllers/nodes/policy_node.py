@@ -7,6 +7,7 @@ messages. Configuring loads the policy and waits for the robot, activating flies
 """
 
 import json
+import math
 import sys
 import threading
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from std_srvs.srv import Trigger
 from controllers.artifact import PolicyArtifact
 from controllers.channels import CARD, ESTOP, GOAL, card_message, goal_message, goal_values
 from controllers.flight import FlightPlan
-from controllers.goals import checked_goal, fence_of
+from controllers.goals import Goal, checked_goal, fence_of
 from controllers.loop import Loop
 from controllers.nodes import qos
 from controllers.nodes.managed import HEARTBEAT_PERIOD_S, ManagedNode, Stop, run_node
@@ -67,7 +68,7 @@ class PolicyNode(ManagedNode):
         self._policy: Policy | None = None
         self._robot: TopicRobot | None = None
         self._supervisor: Supervisor | None = None
-        self._goal: dict[str, Any] = {}
+        self._goals: list[Goal] = []
         self._beat_ns = 0
         self._ticks = self.create_publisher(Float64MultiArray, TICK_TOPIC, qos.STATE_OUT)
         self._card = self.create_publisher(String, CARD[0], qos.LATCHED)
@@ -91,7 +92,7 @@ class PolicyNode(ManagedNode):
         artifact = PolicyArtifact.load(Path(policy), load_spec(robot) if robot else None, rate_hz or None)
         self._policy = Policy(artifact)
         goal = list(self.get_parameter("goal").value)
-        self._goal = {} if _unset(goal) else self._checked(goal)
+        self._goals = [] if _unset(goal) else self._checked(goal)
         spec = self._policy.interface.robot
         if self._supervisor is None:
             self._supervisor = Supervisor(spec, artifact.card.rate_hz)
@@ -109,15 +110,16 @@ class PolicyNode(ManagedNode):
         if self._supervisor.mode != "inactive" or self._supervisor.estop_latched:
             reason = self._supervisor.fault.reason if self._supervisor.fault else "e-stop latched"
             raise RoboError(f"{reason}; call estop/reset first")
-        value = {n: float(self.get_parameter(n).value) for n in ("takeoff_height_m", "takeoff_s", "handover_s")}
-        plan = FlightPlan(**value, duration_s=float(self.get_parameter("duration_s").value))
+        names = ("takeoff_height_m", "takeoff_s", "handover_s", "duration_s")
+        height_m, takeoff_s, handover_s, duration_s = (float(self.get_parameter(n).value) for n in names)
+        plan = FlightPlan(True, height_m, takeoff_s, handover_s, duration_s)
         robot = self._robot
         guarded = GuardedRobot(robot, self.monotonic)
         self._loop = Loop(
             guarded, self._policy, self._supervisor, plan, self.monotonic, self, lambda: robot.heartbeat_age_s
         )
-        if self._goal:
-            self._loop.goal(self._goal)
+        if self._goals:
+            self._loop.tour(self._goals, plan.duration_s / len(self._goals))
         self.done.clear()
         self._thread = threading.Thread(target=self._fly, args=(self._loop,), name="control", daemon=True)
         self._thread.start()
@@ -214,33 +216,36 @@ class PolicyNode(ManagedNode):
             goal: dict[str, Any] = {}
             for name, value in values.items():
                 goal |= checked_goal(name, value, robot, fence_of(robot))
-            self._set_goal(goal)
+            self._set_goals([goal])
         except RoboError as e:
             self.get_logger().warning(str(e))
             self.diagnose("warn", str(e), {})
 
-    def _set_goal(self, goal: dict[str, Any]) -> None:
-        self._goal = goal
+    def _set_goals(self, goals: list[Goal]) -> None:
+        self._goals = goals
         if self._loop is not None and self.flying:
-            self._loop.goal(goal)
+            self._loop.goal(goals[-1])
 
-    def _checked(self, values: Sequence[float]) -> dict[str, Any]:
+    def _checked(self, values: Sequence[float]) -> list[Goal]:
+        """One goal, or several in a row."""
         if self._policy is None:
             raise RoboError("no policy is configured")
         robot, signals = self._policy.interface.robot, goal_signals(self._policy.interface)
         if not signals:
             raise BadInput("this policy takes no goal")
-        return dict(checked_goal(signals[0], values, robot, fence_of(robot)))
+        size = math.prod(robot.signals[signals[0]].shape)
+        rows = [values[i : i + size] for i in range(0, len(values), size)]
+        return [checked_goal(signals[0], row, robot, fence_of(robot)) for row in rows]
 
     def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
         for parameter in parameters:
             if parameter.name == "goal" and self._policy is not None and not _unset(parameter.value):
                 try:
-                    goal = self._checked(parameter.value)
+                    goals = self._checked(parameter.value)
                 except RoboError as e:
                     return SetParametersResult(successful=False, reason=str(e))
-                self._set_goal(goal)
-                self._goal_out.publish(goal_message(goal, self.monotonic.now_ns(), self.make))
+                self._set_goals(goals)
+                self._goal_out.publish(goal_message(goals[-1], self.monotonic.now_ns(), self.make))
         return SetParametersResult(successful=True)
 
     def _on_estop(self, message: Bool) -> None:
@@ -279,7 +284,8 @@ def _goal_descriptor() -> Any:
     from rcl_interfaces.msg import ParameterDescriptor
 
     return ParameterDescriptor(
-        name="goal", description="Goal of the policy's first goal signal, SI; may be set in flight."
+        name="goal",
+        description="Goal of the policy's first goal signal, SI, or several in a row; may be set in flight.",
     )
 
 

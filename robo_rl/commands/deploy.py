@@ -1,0 +1,137 @@
+"""Run a policy on an emulated, real or replayed robot, behind guard and supervisor, and record everything.
+
+The robot takes off by itself, the policy takes over, flies to the goals for the duration, and hands back for the
+landing. The first Ctrl-C lands, the second one stops at once. The exit status is 0 only if the flight went through
+all its phases without a fault and, from 5 s after each goal was set, stayed within 0.15 m of it.
+"""
+
+import math
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional, UseAppendAction
+
+from hardware.errors import BadInput
+from robo_rl.cli import Outcome
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to deploy, on what, and how."""
+
+    policy: Positional[str]
+    """A .onnx file, a run directory, or zoo:NAME."""
+    robot: str | None = None
+    """Name of the robot; by default the one in the policy's card."""
+    mode: Literal["emulated", "real", "replay"] = "emulated"
+    """Kind of robot; emulated without --uri starts an emulator of its own."""
+    uri: str | None = None
+    """Address of the robot, or the recording for --mode replay."""
+    transport: Literal["auto", "ros2", "direct"] = "auto"
+    """auto takes ROS 2 where it is installed and the mode allows it."""
+    goal: tuple[str, ...] = ()
+    """Where to go, as x,y,z in metres; several are flown one after the other. A leading minus needs --goal=-1,0,1."""
+    duration: float = 10.0
+    """Seconds for which the policy acts; 0: until Ctrl-C."""
+    takeoff_height: float = 0.5
+    """Height of the take-off, m."""
+    handover: float = 1.0
+    """Seconds during which the classical law is blended into the policy."""
+    time_scale: float = 1.0
+    """Emulated or replayed seconds per real second; direct transport only."""
+    name: str | None = None
+    """Namespace of the robot's topics; by default its name."""
+    fault: UseAppendAction[tuple[str, ...]] = ()
+    """A fault for the emulator that is started here, as name[:at_s[:value]]; may be given repeatedly."""
+    dry_run: bool = False
+    """Check everything, connect, compute one command; arm nothing and move nothing."""
+    log: Path | None = None
+    """Directory for the recording; by default a new one below runs/deploy."""
+
+
+def run(args: Args) -> Outcome:
+    """Flies; the result holds the figures, the status tells the truth."""
+    from robo_rl.deployment import direct, ros
+
+    order = _order(args)
+    transport = args.transport
+    if transport == "auto":
+        fits = args.mode != "replay" and args.time_scale == 1.0
+        transport = "ros2" if fits and ros.available() else "direct"
+    if args.dry_run:
+        return Outcome(_shared(args, transport) | direct.rehearse(order))
+    print(f"transport {transport}; recording to {order.log}")
+    figures = _shared(args, transport) | (ros.fly(order) if transport == "ros2" else direct.fly(order))
+    print(_summary(figures))
+    return Outcome(figures, _status(args, figures))
+
+
+def _order(args: Args) -> Any:
+    """Everything that can be checked before anything starts."""
+    from controllers.artifact import PolicyArtifact
+    from controllers.flight import FlightPlan
+    from hardware.spec import load_spec
+    from robo_rl.deployment.order import Order, goals_of
+    from robo_rl.zoo import resolve
+
+    robot = load_spec(args.robot) if args.robot else None
+    artifact = PolicyArtifact.load(resolve(args.policy), robot)
+    spec = artifact.interface.robot
+    if args.mode == "real" and args.uri is None:
+        raise BadInput(f"--mode real needs --uri: the address of the {spec.name}, such as {spec.address}")
+    for flag, value, lowest in (("duration", args.duration, 0.0), ("handover", args.handover, 0.0)):
+        if not (math.isfinite(value) and value >= lowest):
+            raise BadInput(f"--{flag} {value:g}: expected seconds, at least {lowest:g}")
+    if not (math.isfinite(args.time_scale) and args.time_scale > 0):
+        raise BadInput(f"--time-scale {args.time_scale:g}: expected a number above 0")
+    if args.time_scale != 1.0 and args.mode == "real":
+        raise BadInput("--time-scale: a real robot lives in real time")
+    if args.fault and (args.mode != "emulated" or args.uri is not None):
+        raise BadInput("--fault is for the emulator that deploy starts itself: --mode emulated without --uri")
+    if not 0.2 <= args.takeoff_height <= 2.0:
+        raise BadInput(f"--takeoff-height {args.takeoff_height:g}: expected 0.2..2 m")
+    replay = args.mode == "replay"
+    plan = FlightPlan(
+        flies=not replay,
+        takeoff_height_m=args.takeoff_height,
+        handover_s=0.0 if replay else args.handover,
+        duration_s=0.0 if replay else args.duration,
+        take_back_s=0.0 if replay else 1.0,
+    )
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
+    log = args.log or Path("runs/deploy") / f"{stamp}-{spec.name}"
+    if log.exists() and any(log.iterdir()):
+        raise BadInput(f"--log {log} is not empty; give a new directory")
+    goals = goals_of(args.goal, artifact)
+    return Order(artifact, args.mode, args.uri, args.name or spec.name, goals, plan, args.time_scale, log, args.fault)
+
+
+def _shared(args: Args, transport: str) -> dict[str, Any]:
+    return {"policy": args.policy, "mode": args.mode, "transport": transport}
+
+
+def _summary(f: dict[str, Any]) -> str:
+    words = [f"{f['ticks']} ticks, {f['overruns']} overruns"]
+    if f["latency_ms_p50"] is not None:
+        words.append(f"policy {f['latency_ms_p50']:.2f} ms (p99 {f['latency_ms_p99']:.2f})")
+        words.append(f"observation to command p99 {f['observation_to_command_ms_p99']:.1f} ms")
+    words.append(f"guard changed {f['guard_interventions']} commands")
+    if f["distance_m_max"] is not None:
+        words.append(f"distance to the goal {f['distance_m_mean']:.3f} m, at most {f['distance_m_max']:.3f} m")
+    return "; ".join(words)
+
+
+def _status(args: Args, figures: dict[str, Any]) -> int:
+    """0 success, 1 failure with its reason, 130 for a flight that was interrupted and brought down safely."""
+    landed = figures["fault"] is None and not figures["reason"]
+    if figures["interrupted"] and landed:
+        print("interrupted; the robot has landed", file=sys.stderr)
+        return 0 if args.duration == 0 else 130
+    if figures["success"]:
+        return 0
+    reason = figures["reason"] or f"at most {figures['distance_m_max']:.3f} m from the goal; expected 0.15 m"
+    print(f"robo-rl: deploy: {reason}", file=sys.stderr)
+    return 1

@@ -1,0 +1,127 @@
+"""Direct transport: driver, guard, policy and log writer in this process, without ROS."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from controllers.logsink import LogSink
+from controllers.loop import Loop
+from controllers.policy import Policy, signals_needed
+from controllers.results import outcome
+from controllers.sinks import Level
+from controllers.supervisor import Supervisor
+from hardware.clock import Clock, MonotonicClock
+from hardware.errors import BadInput, RoboError
+from hardware.guard import GuardedRobot
+from hardware.log.reader import Log
+from hardware.replay import ReplayRobot
+from hardware.robots import connect
+from robo_rl.deployment.order import Order
+from robo_rl.deployment.processes import start_emulator
+
+
+class Telling(LogSink):
+    """The recording, and one printed line per event."""
+
+    def event(self, level: Level, text: str, values: dict[str, str], now_ns: int) -> None:
+        """See Sink.event."""
+        super().event(level, text, values, now_ns)
+        print(text if level == "ok" else f"{level}: {text}", flush=True)
+
+
+def fly(order: Order) -> dict[str, Any]:
+    """Runs the order to the end; returns its figures. Raises RoboError where it cannot even begin."""
+    clock = MonotonicClock(order.time_scale)
+    with ExitStack() as stack:
+        robot, replay = _robot(order, clock, stack)
+        loop = _loop(order, robot, clock, stack)
+        interrupts: list[int] = []
+        stack.enter_context(_handling_signals(loop, interrupts))
+        failure = ""
+        try:
+            loop.start()
+            while loop.step():
+                if replay is not None and replay.ended:
+                    loop.finish()
+        except RoboError as e:
+            failure = str(e)
+        return outcome(loop, failure) | {"log": str(order.log), "interrupted": bool(interrupts)}
+
+
+def rehearse(order: Order) -> dict[str, Any]:
+    """Checks everything up to the first command: connection, state, one inference. Arms nothing, moves nothing."""
+    clock = MonotonicClock(order.time_scale)
+    with ExitStack() as stack:
+        robot, _ = _robot(order, clock, stack)
+        state = robot.read()
+        policy = Policy(order.artifact)
+        missing = signals_needed(policy.interface) - state.signals.keys()
+        if missing:
+            raise BadInput(f"the policy needs {', '.join(sorted(missing))}, which the robot does not send")
+        goal = order.goals[0] if order.goals else dict(state.signals)
+        decision = policy.decide(state.signals, goal)
+        if not np.isfinite(decision.command).all():
+            raise BadInput(f"{order.artifact.path}: the policy's command is not finite in the present state")
+        command = dict(zip(policy.interface.mode.components, decision.command.tolist(), strict=True))
+        print(f"dry run: {policy.interface.robot.name} answers; the first command would be {command}")
+        signals = {k: np.asarray(v).tolist() for k, v in state.signals.items()}
+        return {"success": True, "dry_run": True, "state": signals, "status": sorted(state.status), "command": command}
+
+
+def _robot(order: Order, clock: Clock, stack: ExitStack) -> tuple[GuardedRobot, ReplayRobot | None]:
+    """The robot, open; closed with the stack. The second value is the replayed robot, if it is one."""
+    spec = order.artifact.interface.robot
+    uri, replay = order.uri, None
+    if order.kind == "replay":
+        if uri is None:
+            raise BadInput("--mode replay needs --uri LOG: the recording whose states are to be replayed")
+        replay = ReplayRobot(Log(Path(uri)), spec, clock)
+        robot = GuardedRobot(replay, clock)
+    else:
+        if order.kind == "emulated" and uri is None:
+            child, uri = start_emulator(spec.name, order.time_scale, order.faults)
+            stack.enter_context(child)
+            print(f"emulated {spec.name} at {uri}")
+        robot = connect(spec.name, uri, clock=clock)
+    robot.open()
+    stack.callback(robot.close)
+    return robot, replay
+
+
+def _loop(order: Order, robot: GuardedRobot, clock: Clock, stack: ExitStack) -> Loop:
+    artifact = order.artifact
+    supervisor = Supervisor(robot.spec, artifact.card.rate_hz)
+    supervisor.configure()
+    policy = Policy(artifact)
+    sink = stack.enter_context(Telling(order.log, robot.spec, order.name, artifact, clock.now_ns()))
+    loop = Loop(robot, policy, supervisor, order.plan, clock, sink)
+    if order.goals:
+        loop.tour(order.goals, order.goal_s)
+    return loop
+
+
+@contextmanager
+def _handling_signals(loop: Loop, interrupts: list[int]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM lands, the second one stops at once."""
+
+    def handle(number: int, _: object) -> None:
+        interrupts.append(number)
+        if len(interrupts) == 1:
+            print("landing; once more for an emergency stop", flush=True)
+            loop.finish()
+        else:
+            loop.estop("second signal")
+
+    before = {}
+    with contextlib.suppress(ValueError):  # not in the main thread: the caller has the signals
+        before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
