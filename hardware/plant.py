@@ -17,7 +17,7 @@ class Plant(Protocol):
         ...
 
     def step(self, actuators: NDArray[np.float64], dt_s: float) -> None:
-        """Advances all robots by `dt_s` under the actuator commands (R, J): rotor thrusts in 0..1, joint torques, ..."""
+        """Advances all robots by `dt_s` under actuator commands (R, J): rotor thrusts in 0..1, joint torques, ..."""
         ...
 
     def signals(self) -> Mapping[str, NDArray[np.float64]]:
