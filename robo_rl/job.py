@@ -71,9 +71,9 @@ def start(config: RunConfig, group: Group = Group(), resume: Path | None = None)
     return training, steps
 
 
-def interface_of(config: RunConfig) -> Interface:
-    """The interpreter that the scene and its policies share."""
-    spec = scene_entry(config.scene).spec(config.scene_config)
+def interface_of(scene: str, world: Any) -> Interface:
+    """The interpreter that a scene under these settings and its policies share."""
+    spec = scene_entry(scene).spec(world)
     return Interface(load_spec(spec.robot), spec.mode, spec.observation, spec.action)
 
 
@@ -98,7 +98,9 @@ def export(config: RunConfig, learner: Learner, env_steps: int, path: Path, comm
         command_line=" ".join(command_line),
         made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return export_policy(path, learner.averaged_actor(), learner.norms["policy"], interface_of(config), card)
+    return export_policy(
+        path, learner.averaged_actor(), learner.norms["policy"], interface_of(config.scene, config.scene_config), card
+    )
 
 
 def learner_of(config: RunConfig, state: Mapping[str, Any]) -> Learner:
@@ -123,7 +125,7 @@ def evaluate_policy(
     """Success, returns and the scene's metrics of a policy file, run through onnxruntime."""
     artifact = PolicyArtifact.load(policy)
     scene = artifact.card.scene
-    check_fits(interface_of(RunConfig(scene, scene_config=world)), artifact)
+    check_fits(interface_of(scene, world), artifact)
     found = run_episodes(
         lambda count, s: make_env(scene, count, family=family, seed=s, config=world),
         lambda env: law_of(artifact),

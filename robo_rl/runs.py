@@ -142,7 +142,7 @@ def find(root: Path) -> list[RunDir]:
 
 def summary(run: RunDir) -> dict[str, Any]:
     """One line of a comparison: what was run, how far it came, how good it is."""
-    config, evaluation = read_yaml(run.config), _read_json(run.evaluation)
+    config, evaluation = read_yaml(run.config), read_json(run.evaluation)
     last = _last_row(run.metrics)
     return {
         "name": str(run.path),
@@ -152,7 +152,7 @@ def summary(run: RunDir) -> dict[str, Any]:
         "env_steps": int(float(last.get("env_steps", 0) or 0)),
         "return_mean": evaluation.get("return_mean"),
         "success_rate": evaluation.get("success_rate"),
-        "commit": _read_json(run.meta).get("commit", "unknown"),
+        "commit": read_json(run.meta).get("commit", "unknown"),
         "config": config,
     }
 
@@ -169,7 +169,8 @@ def command_line() -> list[str]:
     return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,0 +1,149 @@
+"""Evaluate a policy over a family of worlds, through the policy file itself.
+
+POLICY is a .onnx file, a run directory, or `zoo:NAME`. `--scene.*` changes the scene's settings. Episodes of one seed
+are the same worlds for every policy and for the baseline; they never occur in training.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from hardware.errors import BadInput
+from robo_rl.cli import Outcome
+
+NESTED = True
+"""Options of nested configurations keep their prefix: `--scene.mode`."""
+BACKENDS = ("torch",)
+"""Physics back ends that can evaluate; every scene so far has its own equations in torch."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Arguments of `robo-rl eval`."""
+
+    policy: Positional[str]
+    """A .onnx file, a run directory, or zoo:NAME."""
+    episodes: int = 1000
+    """How many episodes."""
+    seed: int = 0
+    """Which worlds and starts; the seeds of training do not matter here."""
+    family: Literal["nominal", "train", "wide"] = "train"
+    """nominal: no randomization; train: the ranges; wide: the ranges stretched by half."""
+    backend: str = "torch"
+    """Physics back end."""
+    baseline: bool = False
+    """Evaluate the scene's classical controller beside it, in the same worlds."""
+    render: Path | None = None
+    """Picture of paths and distances, .png or .gif."""
+    world: Annotated[Any, arg(name="scene")] = None
+    """The scene's own settings."""
+
+
+def prepare(argv: list[str]) -> Args | Any:
+    """The scene's settings in the policy's command mode, as defaults."""
+    import dataclasses
+
+    from robo_rl.zoo import PREFIX, resolve
+
+    words = [w for w in argv if not w.startswith("-") and (w.startswith(PREFIX) or Path(w).exists())]
+    named = argv[0] if argv and not argv[0].startswith("-") else (words[0] if words else None)
+    if named is None:
+        return dataclasses.MISSING
+    from controllers.artifact import PolicyArtifact
+    from robo_rl.evaluate import scene_config
+    from sim.registry import scene_entry
+
+    artifact = PolicyArtifact.load(resolve(named))
+    return Args(policy=named, world=scene_config(artifact, scene_entry(artifact.card.scene).config))
+
+
+def run(args: Args) -> Outcome:
+    """Success with interval, return in the mean, the middle and the worst tenth, and the scene's metrics."""
+    from robo_rl import launcher
+
+    _refuse(args)
+    launcher.relaunch()
+    import torch
+
+    from controllers.artifact import PolicyArtifact
+    from robo_rl.evaluate import check_fits, law_of, run_episodes, summarise
+    from robo_rl.job import interface_of
+    from robo_rl.pictures import draw_episodes
+    from robo_rl.zoo import resolve
+    from sim.registry import make_env, scene_entry
+
+    torch.set_num_threads(1)
+    artifact = PolicyArtifact.load(resolve(args.policy))
+    scene = artifact.card.scene
+    entry = scene_entry(scene)
+    check_fits(interface_of(scene, args.world), artifact)
+    make = lambda count, seed: make_env(scene, count, family=args.family, seed=seed, config=args.world)  # noqa: E731
+    track = entry.track if args.render else None
+    with _bar("policy") as progress:
+        found = run_episodes(
+            make, lambda env: law_of(artifact), args.episodes, args.seed, track=track, progress=progress
+        )
+    result = {"policy": args.policy, "scene": scene, "family": args.family, "backend": args.backend, "seed": args.seed}
+    result |= summarise(found, args.seed)
+    _say("policy", result)
+    other = None
+    if args.baseline:
+        with _bar("baseline") as progress:
+            other = run_episodes(make, baseline_law(entry.baseline), args.episodes, args.seed, progress=progress)
+        result["baseline"] = summarise(other, args.seed)
+        _say("baseline", result["baseline"])
+    if args.render:
+        title = f"{scene}, family {args.family}: success {result['success_rate']:.1%} of {result['episodes']} episodes"
+        args.render.parent.mkdir(parents=True, exist_ok=True)
+        draw_episodes(args.render, found, other, title, artifact.card.rate_hz)
+        result["render"] = str(args.render)
+        print(f"picture: {args.render}")
+    return Outcome(result)
+
+
+def baseline_law(baseline: Callable[[Any], Callable[[], Any]]) -> Callable[[Any], Callable[[Any], Any]]:
+    """A scene's classical controller in the shape of a policy: it reads the environment, not the observation."""
+
+    def bind(env: Any) -> Callable[[Any], Any]:
+        act = baseline(env)
+        return lambda obs: act()
+
+    return bind
+
+
+def _refuse(args: Args) -> None:
+    if args.episodes < 1:
+        raise BadInput(f"--episodes {args.episodes}: expected at least 1")
+    if args.backend not in BACKENDS:
+        raise BadInput(f"backend '{args.backend}' not available; back ends: {', '.join(BACKENDS)}")
+    if args.render and args.render.suffix.lower() not in (".png", ".gif"):
+        raise BadInput(f"--render {args.render}: expected a name that ends in .png or .gif")
+
+
+def _say(who: str, r: dict[str, Any]) -> None:
+    low, high = r["success_ci95"]
+    print(
+        f"{who}: success {r['success_rate']:.1%} (95 % interval {low:.1%} to {high:.1%}) of {r['episodes']} episodes; "
+        f"return mean {r['return_mean']:.2f}, IQM {r['return_iqm']:.2f}, worst tenth {r['return_cvar10']:.2f}"
+    )
+
+
+class _bar:  # noqa: N801 - used as a context manager
+    """A live bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._progress = Progress(console=Console(), transient=True, disable=not Console().is_terminal)
+        self._task = self._progress.add_task(title, total=1.0)
+
+    def __enter__(self) -> Callable[[float], None]:
+        self._progress.start()
+        return lambda share: self._progress.update(self._task, completed=share)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

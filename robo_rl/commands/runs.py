@@ -1,0 +1,74 @@
+"""List the runs below a folder, or compare the runs that are named."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from robo_rl.cli import Outcome
+
+
+@dataclass(frozen=True)
+class Args:
+    """Arguments of `robo-rl runs`."""
+
+    compare: Positional[tuple[Path, ...]] = ()
+    """Run directories to compare; none lists all below --root."""
+    root: Path = Path("runs")
+    """Folder to search."""
+
+
+def run(args: Args) -> Outcome:
+    """A table; the result is a list of runs."""
+    from robo_rl import runs
+
+    found = [runs.open_run(p) for p in args.compare] if args.compare else runs.find(args.root)
+    rows = [runs.summary(r) for r in found]
+    if not rows:
+        print(f"no runs below {args.root}")
+        return Outcome([])
+    _table(rows)
+    differences = settings_that_differ(rows) if args.compare else {}
+    for name, values in differences.items():
+        print(f"  {name}: {'  |  '.join(map(str, values))}")
+    keep = [{k: v for k, v in row.items() if k != "config"} for row in rows]
+    if args.compare:
+        for i, row in enumerate(keep):
+            row["settings"] = {name: values[i] for name, values in differences.items()}
+    return Outcome(keep)
+
+
+def settings_that_differ(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Dotted name of each setting that is not the same in all runs -> its value in each."""
+    flat = [dict(_flatten(row["config"])) for row in rows]
+    names = sorted({name for one in flat for name in one})
+    values = {name: [one.get(name) for one in flat] for name in names}
+    return {name: v for name, v in values.items() if any(x != v[0] for x in v)}
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        leaves += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return leaves
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name, side in (
+        ("run", "left"),
+        ("state", "left"),
+        ("steps", "right"),
+        ("success", "right"),
+        ("return", "right"),
+    ):
+        table.add_column(name, justify=side, overflow="fold")  # pyright: ignore[reportArgumentType]
+    for row in rows:
+        success = "-" if row["success_rate"] is None else f"{row['success_rate']:.1%}"
+        gain = "-" if row["return_mean"] is None else f"{row['return_mean']:.2f}"
+        table.add_row(row["name"], row["state"], f"{row['env_steps']:,}", success, gain)
+    Console().print(table)
