@@ -21,13 +21,14 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
+from controllers.channels import ESTOP, GOAL, HEARTBEAT, command_topic
 from controllers.nodes.messages import message_class
 from controllers.nodes.session import session
 from hardware.errors import BadInput, RoboError
 from hardware.log.qos import Qos
 from hardware.log.reader import Log, LogMessage, LogTopic
 from hardware.log.timeline import Timeline
-from hardware.messages import command_topics, state_topics
+from hardware.messages import state_topics
 from hardware.spec import load_spec, robot_names
 
 NODE_NAME = "log_player"
@@ -47,7 +48,7 @@ class Playing:
     regex: str = ""
     """Only topics whose whole name matches."""
     allow_commands: bool = False
-    """Commands of known robots go to their own topics instead of `/replay/...`."""
+    """Commands, goals, e-stop and heartbeats of known robots go to their own topics instead of `/replay/...`."""
     clock_hz: float = 0.0
     """Publishes /clock at this rate; 0: not at all."""
     paused: bool = False
@@ -69,12 +70,16 @@ class Played:
 
 
 def command_topics_of(log: Log) -> dict[str, str]:
-    """Topics of a log that command a known robot -> the namespace of that robot."""
+    """Topics of a log that move a known robot, or hide that nobody does -> the namespace of that robot.
+
+    Commands of every mode, goals, the e-stop, and heartbeats (a replayed one would stand in for a dead peer).
+    """
     found = {}
     for spec in map(load_spec, robot_names()):
-        for name, mode in command_topics(spec).items():
+        kinds = [*map(command_topic, spec.modes.values()), GOAL, ESTOP, HEARTBEAT]
+        for name, kind in kinds:
             for t in log.topics.values():
-                if mode.topic is not None and t.name.endswith(f"/{name}") and t.type.name == mode.topic.type:
+                if t.name.endswith(f"/{name}") and t.type.name == kind:
                     found[t.name] = t.name.removesuffix(f"/{name}")
     return found
 

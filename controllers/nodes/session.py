@@ -1,19 +1,16 @@
 """One node with its executor, from start to clean end, for programs that handle their own signals."""
 
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
-from pathlib import Path
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
+from controllers.nodes.profile import use_shipped_profile
 
 
 @contextmanager
@@ -25,9 +22,7 @@ def session(
     `ros_args` are passed to rclpy.init, for instance `--ros-args -r __ns:=/lab`. Large messages need the shipped Fast
     DDS profile, which is used unless the user has set one.
     """
-    profile = Path(str(resources.files("controllers.nodes"))) / "fastdds.xml"
-    if profile.is_file():
-        os.environ.setdefault(PROFILE_VARIABLE, str(profile))
+    use_shipped_profile()
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -53,7 +53,8 @@ class Record:
 class Play:
     """Publish a log's messages again on ROS 2, at their recorded pace.
 
-    Commands of known robots go to /replay/... unless --allow-commands is given, and never reach a live robot.
+    Commands, goals, e-stop and heartbeats of known robots go to /replay/... unless --allow-commands is given, and
+    never reach a live robot.
     """
 
     log: LogPath
