@@ -53,7 +53,7 @@ class GuardedRobot:
         self.spec: RobotSpec = robot.spec
         self.interventions = 0
         self.sent: Command | None = None
-        """The command that last left the guard, for the observation's history and for the log."""
+        """The command last handed to the robot, for the observation's history and for the log."""
         self._window = _Window("", 0, np.zeros(0), 0.0)
         self._limits = {m.name: m.limits.on(np.zeros(1)) for m in self.spec.modes.values()}
 
@@ -77,9 +77,8 @@ class GuardedRobot:
 
     def write(self, command: Command) -> None:
         """Sends the nearest command the limits allow; raises BadInput for an unknown mode or a wrong length."""
-        allowed = self.limit(command)
-        self._robot.write(allowed)
-        self.sent = allowed
+        self.sent = self.limit(command)
+        self._robot.write(self.sent)
 
     def limit(self, command: Command) -> Command:
         """The command as the guard will send it; advances the slew window and the count of interventions."""
