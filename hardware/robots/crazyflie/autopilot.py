@@ -82,6 +82,7 @@ class Autopilot:
         self._voltage_cap = np.full(r, np.inf)
         gains = gains_on(np.zeros((3, r)))
         self._gains = Gains(*(np.repeat(g, r, axis=1) for g in gains))
+        self._tick_gains = per_tick(self._gains, DT_S)
         self._cascade = start_cascade(self.estimate.angles, self.estimate.gyro)
 
     def tick(self) -> None:
@@ -104,9 +105,7 @@ class Autopilot:
     def _inner_loop(self) -> None:
         e = self.estimate
         # A NaN gyro makes NaN motors; the firmware's cast to an integer makes them zero.
-        motors, self._cascade = cascade(
-            self._setpoint, e.angles, e.gyro, self._cascade, gains=per_tick(self._gains, DT_S)
-        )
+        motors, self._cascade = cascade(self._setpoint, e.angles, e.gyro, self._cascade, gains=self._tick_gains)
         if self._by_rotors.any():
             motors = np.where(self._by_rotors, self._rotors, motors)
         self.motors = np.where(self._allowed & np.isfinite(motors), motors, 0.0)
@@ -198,6 +197,7 @@ class Autopilot:
         self.motors[:, i] = self._setpoint[:, i] = 0.0
         for gains, fresh in zip(self._gains, gains_on(np.zeros((3, 1))), strict=True):
             gains[:, i] = fresh[:, 0]
+        self._tick_gains = per_tick(self._gains, DT_S)
         fresh = start_cascade(np.zeros((3, 1)), np.zeros((3, 1)))
         for plane, start in zip(self._cascade, fresh, strict=True):
             plane[..., i] = start[..., 0]
@@ -210,6 +210,7 @@ class Autopilot:
         axis, term = key.split("_")
         plane = getattr(self._gains, ("rate_" if group == "pid_rate" else "angle_") + term[1])
         plane[_AXES.index(axis), i] = value * (_DEG / COUNTS if group == "pid_rate" else 1.0)
+        self._tick_gains = per_tick(self._gains, DT_S)
 
     def _set_timings(self, pilot: Pilot) -> None:
         p, supervisor = pilot.parameters, pilot.supervisor

@@ -351,7 +351,7 @@ def decode_localization(frame: Frame) -> tuple[Localization, ...]:
 def compress_quat(quat_wxyz: Quat) -> int:
     """A unit quaternion in 32 bits: index of the largest of (x, y, z, w), then sign and 9 bits of each other one.
 
-    quatcompress.h; the largest component is left out because the norm restores it; worst error about 0.1 degrees.
+    quatcompress.h; the largest component is left out because the norm restores it; worst error 0.28 degrees.
     """
     w, x, y, z = _unit(quat_wxyz)
     xyzw = (x, y, z, w)
