@@ -19,6 +19,7 @@ from hardware.robots.crazyflie.firmware import (
 from sim.dynamics import quadrotor as body
 from sim.param import Param
 from sim.randomization import draw
+from sim.sensors import corrupted
 
 ROTOR_INERTIA = 3.0e-8
 """Propeller and motor about the spin axis, kg m^2: guess, see hardware/robots/crazyflie/airframe.toml."""
@@ -116,16 +117,16 @@ class QuadrotorWorlds:
     def measured(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Signals with noise and bias, name -> (n, k)."""
         params, _, _, deviation = self._split(view["fixed"])
-        noise = (view["noise"].view(4, 3, -1) * deviation[:, None]).unbind(0)
+        noise = view["noise"].view(4, 3, -1)
         position, velocity, quat, rate, _ = view["body"].split(body.STATE_PARTS)
-        tilt = noise[3]
+        tilt = noise[3] * deviation[3]
         if self._biased:
             bias = params[[self._index["bias_roll"], self._index["bias_pitch"]]]
             tilt = torch.cat([tilt[:2] + bias, tilt[2:]])
         return {
-            "position_world": (position + noise[0]).T,
-            "velocity_world": (velocity + noise[1]).T,
-            "angular_velocity_body": (rate + noise[2]).T,
+            "position_world": corrupted(position, noise[0], deviation[0]).T,
+            "velocity_world": corrupted(velocity, noise[1], deviation[1]).T,
+            "angular_velocity_body": corrupted(rate, noise[2], deviation[2]).T,
             "quat_wxyz": body.turn_small(quat, tilt).T,
             "battery_voltage": self.battery_voltage(view),
         }
@@ -149,6 +150,32 @@ class QuadrotorWorlds:
         """Voltage under the present load, (n,)."""
         params, load = self.params(view), view["body"][body.ROTOR].mean(0)
         return params[self._index["battery_voltage"]] - params[self._index["battery_sag"]] * load
+
+    def park(self, ids: Tensor) -> None:
+        """Puts drones at rest on the floor, half a metre apart along y, rotors stopped."""
+        spread = 0.5 * (torch.arange(self.num_envs, device=self.device) - 0.5 * (self.num_envs - 1))
+        rest = body.rest_state((len(ids),), self.state["body"])
+        rest[1] = spread[ids]
+        self.state["body"] = self.state["body"].index_copy(1, ids, rest)
+
+    def drive(self, actuators: Tensor, dt_s: float) -> None:
+        """Advances all drones by `dt_s` under rotor commands (4, N): no delay and no firmware, but a floor at z = 0.
+
+        The floor holds: a drone that reaches it stands there upright, and leaves it when its thrust lifts it.
+        """
+        _, coefficients, _, _ = self._split(self.state["fixed"])
+        ceiling = rotor_ceiling(self.battery_voltage(self.view(None)))
+        command = torch.minimum(actuators.clamp(min=0.0), ceiling)
+        c = body.unpack(coefficients)
+        flown = body.step_semi_implicit(self.state["body"], command, c, dt_s=dt_s, rotor_gyro=True)
+        position, _, quat, _, rotor = flown.split(body.STATE_PARTS)
+        forms = body.rotation_forms(quat)
+        half_yaw = 0.5 * torch.atan2(forms[4], forms[6])
+        zero = torch.zeros_like(half_yaw)
+        upright = torch.stack([torch.cos(half_yaw), zero, zero, torch.sin(half_yaw)])
+        still = flown.new_zeros((3, self.num_envs))
+        standing = torch.cat([position[:2], zero[None], still, upright, still, rotor])
+        self.state["body"] = torch.where(position[2] < 0.0, standing, flown)
 
     def set_params(self, values: Mapping[str, Tensor | float]) -> None:
         """Sets parameters of all worlds by name, for instance those that a log identified; keeps the others."""
