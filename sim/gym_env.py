@@ -92,9 +92,9 @@ def _make(scene: str, num_envs: int, family: str, device: str, settings: dict[st
 
 
 def _spaces(env: Any) -> tuple[Any, Any]:
-    size, actions = env.interface.group_sizes["policy"], env.interface.action_size
-    seen = Box(-np.inf, np.inf, (size,), np.float32)
-    return seen, Box(-1.0, 1.0, (actions,), np.float32)
+    fields = [f for f in env.interface.observation if f.group == "policy"]
+    bound = np.concatenate([np.full(f.size * f.history, f.clip, np.float32) for f in fields])
+    return Box(-bound, bound, dtype=np.float32), Box(-1.0, 1.0, (env.interface.action_size,), np.float32)
 
 
 def _rows(value: Tensor) -> Any:

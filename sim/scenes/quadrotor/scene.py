@@ -73,9 +73,9 @@ def _observation(mode: str) -> tuple[Field, ...]:
         Field("error", "error:position_world", 3, "m", frame, scale=0.5, clip=1.25),
         Field("error_near", "error:position_world", 3, "m", frame, scale=4.0, clip=1.0),
         Field("velocity", "velocity_world", 3, "m/s", frame, scale=0.5, clip=3.0),
-        Field("gravity", "gravity", 3, "1", "body"),
+        Field("gravity", "gravity", 3, "1", "body", clip=1.0),
         Field("rate", "angular_velocity_body", 3, "rad/s", "body", scale=0.2, clip=4.0),
-        Field("command", "command", 4, "1", history=history),
+        Field("command", "command", 4, "1", clip=2.0, history=history),
     )
 
 
