@@ -197,7 +197,7 @@ def _open_sealed(path: Path) -> tuple[bytes, dict[str, bytes]]:
 
 
 def _what_it_is(data: bytes) -> str:
-    if b"robo_rl.card" in data:
+    if b"\x0a\x0crobo_rl.card\x12" in data:
         return "truncated, or changed after export: it does not end with its SHA-256"
     try:
         numbers = {number for number, _, _ in protobuf_fields(data)}

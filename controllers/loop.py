@@ -154,7 +154,10 @@ class Loop:
             self.supervisor.estop(now, self._estop_reason)
             self._estop_reason = None
         known = len(self.supervisor.faults)
-        self._health = self._health._replace(state=state, missed=missed, heartbeat_age_s=self._heartbeat_age_s())
+        airborne = state is not None and self.flight.airborne(state)
+        self._health = self._health._replace(
+            state=state, airborne=airborne, missed=missed, heartbeat_age_s=self._heartbeat_age_s()
+        )
         self.supervisor.check(now, self._health)
         self._health = Health(state)
         if self.flight.failed:

@@ -20,6 +20,7 @@ FAULTS: Mapping[str, str] = {
     "estop": "emergency stop",
     "link_lost": "the link to the robot is gone",
     "not_finite_state": "the robot's state is not finite",
+    "frozen_state": "the robot's state stands still",
     "tumbled": "the robot is tilted too far",
     "stale_state": "no fresh state",
     "geofence": "outside the fence",
@@ -52,6 +53,8 @@ class Bounds:
     """Age of a state, in periods of the robot's state stream, above which no law acts on it."""
     stale_s: float = 0.2
     """Age of a state, s, at which the robot goes to its safe state."""
+    frozen_s: float = 0.25
+    """How long every measured motion may stay the same, to the last bit, in flight."""
     window_s: float = 1.0
     """Span over which overruns and interventions are counted."""
     overruns: float = 0.3
@@ -73,6 +76,8 @@ class Health(NamedTuple):
 
     state: RobotState | None
     """None where the link is gone."""
+    airborne: bool = False
+    """The robot is off the ground, so that its state cannot stand still."""
     missed: int = 0
     """Deadlines missed since the last tick."""
     intervened: bool = False
@@ -107,6 +112,7 @@ class Supervisor:
         self._battery_low_v = float(robot.parameters.get("battery_low_v", 0.0))
         self._window: deque[tuple[int, int, bool]] = deque()
         self._battery_low_since: int | None = None
+        self._motion: tuple[bytes, int] = (b"", 0)
 
     @property
     def fault(self) -> Fault | None:
@@ -187,6 +193,8 @@ class Supervisor:
 
     def _findings(self, now_ns: int, health: Health) -> list[tuple[str, str]]:
         found = self._of_state(now_ns, health.state)
+        if health.state is not None:
+            found += self._of_motion(now_ns, health.state, health.airborne)
         if not health.command_finite:
             found.append(("not_finite_command", ""))
         age = health.heartbeat_age_s
@@ -215,6 +223,15 @@ class Supervisor:
         if position is not None and self._fence is not None and not self._fence.holds(position):
             found.append(("geofence", "at " + ",".join(f"{p:.2f}" for p in position)))
         return found + self._of_battery(now_ns, state)
+
+    def _of_motion(self, now_ns: int, state: RobotState, airborne: bool) -> list[tuple[str, str]]:
+        """A sensor that is stuck goes on sending, with fresh stamps; noise alone would change the last bits."""
+        motion = b"".join(v.tobytes() for name, v in state.signals.items() if v.ndim and name != "battery_voltage")
+        if motion != self._motion[0] or not airborne:
+            self._motion = (motion, state.t_ns)
+            return []
+        still_s = (state.t_ns - self._motion[1]) / 1e9
+        return [("frozen_state", f"{still_s:.2f} s")] if still_s > self.bounds.frozen_s else []
 
     def _of_battery(self, now_ns: int, state: RobotState) -> list[tuple[str, str]]:
         voltage = state.signals.get("battery_voltage")

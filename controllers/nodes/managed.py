@@ -26,6 +26,9 @@ from hardware.errors import RoboError
 
 HEARTBEAT_PERIOD_S = 0.05
 DIAGNOSTICS_PERIOD_S = 1.0
+SWITCH_S = 5e-4
+"""Python's thread switch interval: with the default of 5 ms a control loop that wakes up waits half a period for a
+callback that holds the interpreter."""
 
 Transition = Callable[[Any, LifecycleState], None]
 
@@ -191,6 +194,7 @@ def run_node(
     rclpy's own signal handlers would end the context before a last command can be published, so they stay off.
     """
     use_shipped_profile()
+    sys.setswitchinterval(SWITCH_S)
     stop = Stop()
     context = rclpy.Context()
     rclpy.init(args=[sys.argv[0], *argv], context=context, signal_handler_options=SignalHandlerOptions.NO)

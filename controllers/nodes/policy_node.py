@@ -69,6 +69,7 @@ class PolicyNode(ManagedNode):
         self._robot: TopicRobot | None = None
         self._supervisor: Supervisor | None = None
         self._goals: list[Goal] = []
+        self._shown_goal: dict[str, list[float]] = {}
         self._beat_ns = 0
         self._ticks = self.create_publisher(Float64MultiArray, TICK_TOPIC, qos.STATE_OUT)
         self._card = self.create_publisher(String, CARD[0], qos.LATCHED)
@@ -177,7 +178,11 @@ class PolicyNode(ManagedNode):
             self.beat()
 
     def tick(self, tick: Tick, now_ns: int) -> None:
-        """Publishes policy/tick."""
+        """Publishes policy/tick, and the goal where it has changed."""
+        shown = {name: value.tolist() for name, value in tick.goal.items()}
+        if shown != self._shown_goal:
+            self._shown_goal = shown
+            self._goal_out.publish(goal_message(tick.goal, now_ns, self.make))
         self._ticks.publish(pack_tick(tick, self.make))
 
     def sent(self, command: Command, now_ns: int) -> None:
@@ -212,6 +217,8 @@ class PolicyNode(ManagedNode):
             if self._policy is None:
                 raise RoboError("goal ignored: no policy is configured")
             values = goal_values(message, goal_signals(self._policy.interface))
+            if {name: value.tolist() for name, value in values.items()} == self._shown_goal:
+                return  # our own announcement
             robot = self._policy.interface.robot
             goal: dict[str, Any] = {}
             for name, value in values.items():
@@ -245,7 +252,6 @@ class PolicyNode(ManagedNode):
                 except RoboError as e:
                     return SetParametersResult(successful=False, reason=str(e))
                 self._set_goals(goals)
-                self._goal_out.publish(goal_message(goals[-1], self.monotonic.now_ns(), self.make))
         return SetParametersResult(successful=True)
 
     def _on_estop(self, message: Bool) -> None:

@@ -296,6 +296,8 @@ class RobotNode(ManagedNode):
     def _publish(self, state: RobotState, slow: dict[str, int]) -> None:
         self._publish_status(state)
         self._state = state
+        if not self._active and self.at_rest:  # like a lifecycle publisher
+            return
         primary = primary_topic(self.spec)
         messages = state_messages(self.spec, state, self.make, self.get_namespace().strip("/"))
         first = messages.pop(primary, None)

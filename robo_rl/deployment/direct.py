@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +25,9 @@ from hardware.robots import connect
 from robo_rl.deployment.order import Order
 from robo_rl.deployment.processes import start_emulator
 
+SWITCH_S = 5e-4
+"""Python's thread switch interval; with its default of 5 ms the driver's thread could delay the loop by as much."""
+
 
 class Telling(LogSink):
     """The recording, and one printed line per event."""
@@ -36,6 +40,7 @@ class Telling(LogSink):
 
 def fly(order: Order) -> dict[str, Any]:
     """Runs the order to the end; returns its figures. Raises RoboError where it cannot even begin."""
+    sys.setswitchinterval(SWITCH_S)
     clock = MonotonicClock(order.time_scale)
     with ExitStack() as stack:
         robot, replay = _robot(order, clock, stack)
