@@ -4,7 +4,7 @@
 `gymnasium.make` and `make_vec` are `family`, `device` and the scene's own settings, for instance `mode`.
 """
 
-import gymnasium
+from gymnasium.envs import registration
 
 from sim.registry import scene_ids
 
@@ -20,8 +20,8 @@ def gym_id(scene_id: str) -> str:
 def register() -> None:
     """Registers all scenes; harmless when repeated. Imports neither torch nor a scene."""
     for scene in scene_ids():
-        if gym_id(scene) not in gymnasium.registry:
-            gymnasium.register(
+        if gym_id(scene) not in registration.registry:
+            registration.register(
                 id=gym_id(scene),
                 entry_point="sim.gym_env:SceneEnv",
                 vector_entry_point="sim.gym_env:SceneVectorEnv",
