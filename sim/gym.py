@@ -1,7 +1,7 @@
 """Registers every scene with Gymnasium: `quadrotor/hover` becomes `robo_rl/QuadrotorHover-v0`.
 
-`import sim.gym` is enough; where robo_rl is installed, Gymnasium finds the registration by itself. Extra arguments of
-`gymnasium.make` and `make_vec` are `family`, `device` and the scene's own settings, for instance `mode`.
+`import sim.gym` is enough, and so is the module in front of the id: `sim.gym:robo_rl/QuadrotorHover-v0`. Extra arguments
+of `gymnasium.make` and `make_vec` are `family`, `device` and the scene's own settings, for instance `mode`.
 """
 
 from gymnasium.envs import registration
