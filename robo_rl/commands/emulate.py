@@ -43,6 +43,8 @@ class Args:
     """Family of worlds the scene draws from."""
     duration: float | None = None
     """Stop after so many emulated seconds."""
+    linger: float = 0.0
+    """Seconds for which the first signal is put off while a robot flies, so that it can still be landed."""
 
 
 def run(args: Args) -> Outcome:
@@ -64,7 +66,9 @@ def run(args: Args) -> Outcome:
         seed=args.seed,
         plant=_plant(args),
     )
-    previous = {s: signal.signal(s, lambda *_: emulator.request_stop()) for s in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        s: signal.signal(s, lambda *_: emulator.request_stop(args.linger)) for s in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         for number, address in enumerate(emulator.addresses, start=1):
             print(f"{args.robot} {number} of {args.num} at {address}")

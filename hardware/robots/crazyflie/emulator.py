@@ -150,11 +150,20 @@ class Emulator:
         """Emulated time given up because this process was held up."""
         self._peers: list[tuple[str, int] | None] = [None] * len(self._sockets)
         self._stop = threading.Event()
+        self._leave_s = float("inf")
+        """Monotonic instant at which to stop at the latest."""
         self._thread: threading.Thread | None = None
 
-    def request_stop(self) -> None:
-        """Makes `serve` return soon; safe in a signal handler."""
-        self._stop.set()
+    def request_stop(self, linger_s: float = 0.0) -> None:
+        """Makes `serve` return soon; safe in a signal handler.
+
+        With `linger_s`, it goes on for at most so long while a drone flies, so that it can still be landed; asked a
+        second time, it stops at once.
+        """
+        if linger_s > 0.0 and self._leave_s == float("inf"):
+            self._leave_s = time.monotonic() + linger_s
+        else:
+            self._stop.set()
 
     def start(self) -> None:
         """Serves in a background thread until `stop`."""
@@ -177,7 +186,7 @@ class Emulator:
             selector.register(s, selectors.EVENT_READ, index)
         period, ticks, begin = DT_S / self.time_scale, 0, time.monotonic()
         with selector:
-            while not self._stop.is_set() and ticks * DT_S < duration_s:
+            while not self._stop.is_set() and ticks * DT_S < duration_s and not self._may_leave():
                 deadline = begin + ticks * period
                 wait = deadline - time.monotonic()
                 for key, _ in selector.select(max(wait, 0.0)):
@@ -190,6 +199,13 @@ class Emulator:
                     self.swarm.tick()
                     ticks += 1
                 self._flush()
+
+    def _may_leave(self) -> bool:
+        """While lingering: whether every drone is down, or patience at its end."""
+        if self._leave_s == float("inf"):
+            return False
+        flying = any(pilot.supervisor.flying for pilot in self.swarm.autopilot.pilots)
+        return not flying or time.monotonic() >= self._leave_s
 
     def _drain(self, index: int) -> None:
         while True:
