@@ -17,12 +17,24 @@ from mcap.stream_reader import CRCValidationError, StreamReader, get_chunk_data_
 from mcap.summary import Summary
 
 from hardware.errors import BadInput
+from hardware.log.metadata import FILE_NAME
 
 MAGIC = b"\x89MCAP0\r\n"
 _FOOTER = struct.Struct("<BQQQI")  # opcode, length, summary_start, summary_offset_start, summary_crc
 _RECORD = struct.Struct("<BQ")  # opcode, length
 _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log_time, publish_time
 _DATA_END_BYTES = _RECORD.size + 4
+
+
+class BrokenFile(BadInput):
+    """A truncated or damaged file; the message names the command that rescues the rest."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        # A file of a recording is rescued with the others of its directory.
+        whole = path.parent if (path.parent / FILE_NAME).exists() or path.stem == f"{path.parent.name}_0" else path
+        super().__init__(
+            f"{path} is truncated or damaged: {why}; rescue what is there with: robo-rl log recover {whole}"
+        )
 
 
 class RawMessage(NamedTuple):
@@ -45,19 +57,19 @@ class Index(NamedTuple):
 
 
 def read_index(path: Path) -> Index:
-    """The index of a complete file; raises BadInput for a foreign, truncated or damaged one."""
+    """The index of a complete file; raises BadInput for a foreign one, BrokenFile for a truncated or damaged one."""
     with path.open("rb") as stream:
         summary_start = _check_ends(path, stream)
         try:
             stream.seek(0)
             summary = make_reader(stream).get_summary()
         except Exception as e:  # a damaged index provokes many kinds of errors inside the library
-            raise _broken(path, f"its index cannot be read ({type(e).__name__})") from e
+            raise BrokenFile(path, f"its index cannot be read ({type(e).__name__})") from e
     if summary is None or summary.statistics is None:
-        raise _broken(path, "it holds no index")
+        raise BrokenFile(path, "it holds no index")
     unknown = set(summary.statistics.channel_message_counts) - set(summary.channels)
     if unknown:
-        raise _broken(path, f"its statistics count channels {sorted(unknown)} that it does not define")
+        raise BrokenFile(path, f"its statistics count channels {sorted(unknown)} that it does not define")
     return Index(summary, summary.statistics, summary_start - _DATA_END_BYTES)
 
 
@@ -92,7 +104,7 @@ def hash_data_section(path: Path, index: Index, digest: "hashlib._Hash") -> None
         while rest > 0:
             block = stream.read(min(rest, 1 << 20))
             if not block:
-                raise _broken(path, "it ends before its data section does")
+                raise BrokenFile(path, "it ends before its data section does")
             digest.update(block)
             rest -= len(block)
 
@@ -105,23 +117,19 @@ def _check_ends(path: Path, stream: IO[bytes]) -> int:
         raise BadInput(f"{path} is not an MCAP file")
     tail = _FOOTER.size + len(MAGIC)
     if size < len(MAGIC) + tail:
-        raise _broken(path, "it ends without a footer")
+        raise BrokenFile(path, "it ends without a footer")
     stream.seek(size - tail)
     footer = stream.read(_FOOTER.size)
     opcode, length, summary_start, _, crc = _FOOTER.unpack(footer)
     if stream.read() != MAGIC or opcode != Opcode.FOOTER or length != _FOOTER.size - _RECORD.size:
-        raise _broken(path, "it ends without a footer")
+        raise BrokenFile(path, "it ends without a footer")
     if not len(MAGIC) < summary_start <= size - tail:
-        raise _broken(path, "it holds no index")
+        raise BrokenFile(path, "it holds no index")
     if crc:
         stream.seek(summary_start)
         if zlib.crc32(footer[:-4], zlib.crc32(stream.read(size - tail - summary_start))) != crc:
-            raise _broken(path, "its index is damaged (CRC)")
+            raise BrokenFile(path, "its index is damaged (CRC)")
     return summary_start
-
-
-def _broken(path: Path, why: str) -> BadInput:
-    return BadInput(f"{path} is truncated or damaged: {why}; rescue what is there with: robo-rl log recover {path}")
 
 
 def _concerns(c: ChunkIndex, wanted: frozenset[int], start_ns: int | None, end_ns: int | None) -> bool:
@@ -141,7 +149,7 @@ def _messages_of(
         data = unpacked.read(size)
     except Exception as e:  # damaged bytes provoke errors of the library and of both decompressors
         what = "CRC" if isinstance(e, CRCValidationError) else type(e).__name__
-        raise _broken(path, f"the chunk at byte {chunk.chunk_start_offset} cannot be read ({what})") from e
+        raise BrokenFile(path, f"the chunk at byte {chunk.chunk_start_offset} cannot be read ({what})") from e
     at = 0
     while at + _RECORD.size <= size:
         opcode, length = _RECORD.unpack_from(data, at)
@@ -163,4 +171,4 @@ def _unchunked(path: Path, wanted: frozenset[int], start_ns: int | None, end_ns:
                 if (start_ns is None or r.log_time >= start_ns) and (end_ns is None or r.log_time < end_ns):
                     yield RawMessage(r.channel_id, r.sequence, r.log_time, r.publish_time, r.data)
         except (McapError, struct.error) as e:
-            raise _broken(path, f"a record cannot be read ({type(e).__name__})") from e
+            raise BrokenFile(path, f"a record cannot be read ({type(e).__name__})") from e
