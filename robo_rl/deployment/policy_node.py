@@ -1,4 +1,4 @@
-"""The ROS 2 node `policy_node` for launch files: takes a policy as users name it, and goals as `x,y,z`.
+"""The ROS 2 node `policy_node` for launch files: policies as users name them, goals as `x,y,z`, any number as float.
 
     python -m robo_rl.deployment.policy_node zoo:quadrotor-hover --goal 0,0,1 --ros-args -r __ns:=/crazyflie
 
@@ -22,12 +22,18 @@ def node_arguments(argv: Sequence[str]) -> list[str]:
     parser = argparse.ArgumentParser(prog="policy_node", description=__doc__)
     parser.add_argument("policy", metavar="POLICY")
     parser.add_argument("--goal", action="append", default=[], help="where to go, as x,y,z in metres; repeatable")
+    parser.add_argument("--duration", default="0", help="seconds for which the policy acts; 0: until it is stopped")
     known = parser.parse_args(argv[:at])
-    parameters = ["-p", f'policy:="{resolve(known.policy).resolve()}"']
+    parameters = {
+        "policy": f'"{resolve(known.policy).resolve()}"',
+        "duration_s": repr(_number("--duration", known.duration)),
+        "exit_when_done": "true",
+    }
     if known.goal:
-        numbers = ", ".join(repr(_number(n)) for goal in known.goal for n in goal.split(","))
-        parameters += ["-p", f"goal:=[{numbers}]"]
-    return [_TAIL, *parameters, *argv[at + 1 :]]
+        numbers = ", ".join(repr(_number("--goal", n)) for goal in known.goal for n in goal.split(","))
+        parameters["goal"] = f"[{numbers}]"
+    words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    return [_TAIL, *words, *argv[at + 1 :]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return policy_node.main(arguments)
 
 
-def _number(text: str) -> float:
+def _number(flag: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise BadInput(f"--goal: '{text}' is not a number; expected x,y,z in metres") from None
+        raise BadInput(f"{flag}: '{text}' is not a number") from None
 
 
 if __name__ == "__main__":
