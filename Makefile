@@ -23,7 +23,6 @@ endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(subst ,, ),,$(subst $(subst ,,,),-,$(EXTRAS)))
 
-export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test check bench constraints clean
@@ -47,7 +46,7 @@ demo: $(STAMP) ## the whole loop, ending in runs/demo/.../report.html
 	@$(BIN)/robo-rl demo $(ARGS)
 
 test: $(STAMP) ## all tests but the benchmarks
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/bench $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore=tests/bench $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .
