@@ -29,6 +29,8 @@ class SceneEntry:
     """Command mode -> hyper-parameters for the default algorithm, as plain data."""
     track: Callable[[Any], Any] | None = None
     """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
+    open_loop: Callable[..., Any] | None = None
+    """open_loop(num, *, mode, config) -> sim.replay.OpenLoop: nominal worlds driven by a log's commands."""
     plant: Callable[..., Any] | None = None
     """plant(num_robots, *, family, seed, config) -> hardware.plant.Plant, for an emulator."""
 

@@ -1,5 +1,6 @@
 """`quadrotor/hover`: what the task shows, takes, rewards and calls success; and where to find its parts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from sim.ranges import read_ranges
 from sim.registry import SceneEntry
 from sim.scenes.quadrotor.baseline import hover_baseline
 from sim.scenes.quadrotor.hover import GOAL, HoverConfig, HoverTask
+from sim.scenes.quadrotor.openloop import OpenLoopDrones
 from sim.spec import SceneSpec
 
 RANGES = read_ranges(Path(__file__).with_name("ranges.toml"))
@@ -99,6 +101,15 @@ def hover_plant(num_robots: int, *, family: Family, seed: int, config: HoverConf
     return ScenePlant(task.worlds)
 
 
+def open_loop(num: int, *, mode: str, config: HoverConfig) -> OpenLoopDrones:
+    """N nominal drones for a log flown in a command mode; raises BadInput for a mode that the scene does not have."""
+    if mode not in _ACTIONS:
+        raise BadInput(f"quadrotor/hover cannot replay mode '{mode}'; modes: {', '.join(_ACTIONS)}")
+    config = replace(config, mode=mode)
+    spec = make_spec(config)
+    return OpenLoopDrones(HoverTask(num, spec=spec, config=config, family="nominal"), spec)
+
+
 TRAINING = {
     "attitude_thrust": {"min_std": 0.12, "target_kl": 0.016},
     "rotor_thrust": {"min_std": 0.07, "target_kl": 0.02},
@@ -115,5 +126,6 @@ TASKS = {
         training=TRAINING,
         plant=hover_plant,
         track=track,
+        open_loop=open_loop,
     )
 }

@@ -195,7 +195,7 @@ class QuadrotorWorlds:
         params = draw(self._bounds, count, generator)
         state = self._starts(dict(zip(self._names, params, strict=True)), count, generator)
         angles = body.euler_angles(body.rotation_forms(state[body.QUAT]))
-        carried = _pack(start_cascade(angles, state[body.RATE]))
+        carried = pack_cascade(start_cascade(angles, state[body.RATE]))
         noise = torch.randn((12, count), generator=generator, device=self.device)
         return torch.cat([state, carried, noise, self._fix(params)])
 
@@ -251,10 +251,11 @@ def _fly(
         command, carried = cascade(setpoint, angles, state[body.RATE], carried, gains=gains)
         command = torch.minimum(command, ceiling)
         state = body.step_semi_implicit(state, command, c, dt_s=dt_s, decay=decay, forms=forms, rotor_gyro=rotor_gyro)
-    return state, _pack(carried)
+    return state, pack_cascade(carried)
 
 
-def _pack(s: CascadeState) -> Tensor:
+def pack_cascade(s: CascadeState) -> Tensor:
+    """The firmware's state as planes (11, N)."""
     return torch.cat([s.angle_sum, s.rate_sum, s.last_rate, s.last_yaw[None], s.yaw_setpoint[None]])
 
 

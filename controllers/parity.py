@@ -1,0 +1,155 @@
+"""A recorded flight through a policy again, to see whether observations and commands are those recorded.
+
+Observations are rebuilt from the recorded states, goals and sent commands by the one interpreter, so that equality
+proves the whole pipeline from message to command. Another policy than the recorded one is compared, not judged.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.artifact import PolicyArtifact
+from controllers.channels import CARD
+from controllers.latency import Durations
+from controllers.policy import Policy
+from hardware.errors import BadInput
+from hardware.log.reader import Log
+from hardware.messages import Tick, absolute
+from hardware.replay import namespace_of, recorded_states, recorded_ticks
+from hardware.robot import RobotState
+
+TOLERANCE = 1e-5
+"""Largest difference in action units that counts as the same."""
+
+
+@dataclass
+class Parity:
+    """What a replay found; arrays hold one row per compared tick."""
+
+    same_policy: bool
+    """The log was flown with exactly this file."""
+    ticks: int = 0
+    """Ticks in the log."""
+    unmatched: int = 0
+    """Ticks whose state was not recorded."""
+    warming: int = 0
+    """Ticks left out because the history before them is not in the log."""
+    t_ns: list[int] = field(default_factory=list)
+    observation: list[float] = field(default_factory=list)
+    """Largest difference of the rebuilt observation from the recorded one."""
+    wanted: list[NDArray[np.float64]] = field(default_factory=list)
+    """(J,) commands of this policy."""
+    recorded: list[NDArray[np.float64]] = field(default_factory=list)
+    """(J,) commands that the recorded policy wished."""
+    latency: Durations = field(default_factory=Durations)
+
+
+def replay_policy(artifact: PolicyArtifact, log: Log, namespace: str | None = None) -> Parity:
+    """Runs every recorded tick through the policy; raises BadInput for a log without ticks of this robot."""
+    spec = artifact.interface.robot
+    space = namespace_of(log, spec, namespace)
+    states = {s.value.t_ns: s.value for s in recorded_states(log, spec, space)}
+    found = Parity(same_policy=_recorded_sha256(log, space) == artifact.sha256)
+    policy = Policy(artifact)
+    longest = max((f.history for f in artifact.interface.observation), default=1)
+    unsure, following = longest, 0
+    for tick in _ticks(log, artifact, space):
+        found.ticks += 1
+        if tick.sequence == 0:
+            policy.start()
+            unsure = 0
+        elif tick.sequence != following:  # ticks are missing: the history has to fill up again
+            policy.start()
+            unsure = longest
+        following = tick.sequence + 1
+        state = states.get(tick.state_t_ns)
+        if state is None:
+            found.unmatched += 1
+            following = -1
+            continue
+        _compare(policy, tick, state, found, counts=unsure == 0)
+        unsure = max(unsure - 1, 0)
+    if not found.wanted:
+        raise BadInput(f"{log.path}: none of its {found.ticks} policy ticks can be compared; their states are missing")
+    return found
+
+
+def figures(found: Parity, artifact: PolicyArtifact) -> dict[str, Any]:
+    """Plain values: differences in action units and per command component."""
+    wanted, recorded = np.array(found.wanted), np.array(found.recorded)
+    scale = np.array([f.scale for f in artifact.card.action])
+    difference = (wanted - recorded) / scale
+    names = [f.name for f in artifact.card.action]
+    rmse = np.sqrt(np.mean((wanted - recorded) ** 2, axis=0))
+    worst = int(np.argmax(np.abs(difference).max(axis=1)))
+    return {
+        "same_policy": found.same_policy,
+        "ticks": found.ticks,
+        "compared": len(found.wanted),
+        "unmatched": found.unmatched,
+        "warming": found.warming,
+        "max_action_difference": float(np.abs(difference).max()),
+        "max_observation_difference": float(max(found.observation)),
+        "worst_t_ns": found.t_ns[worst],
+        "rmse": dict(zip(names, rmse.tolist(), strict=True)),
+        "units": {f.name: f.unit for f in artifact.card.action},
+        "cosine": _cosine(wanted / scale, recorded / scale),
+        "saturated_share": float(np.mean(np.abs(_action(wanted, artifact)) >= 1.0 - 1e-6)),
+        "latency_ms_p50": found.latency.percentile_ms(50),
+        "latency_ms_p99": found.latency.percentile_ms(99),
+    }
+
+
+def _compare(policy: Policy, tick: Tick, state: RobotState, found: Parity, *, counts: bool) -> None:
+    begin = time.perf_counter_ns()
+    decision = policy.decide(state.signals, tick.goal)
+    found.latency.add((time.perf_counter_ns() - begin) / 1e9)
+    policy.sent(tick.sent)
+    if not counts:
+        found.warming += 1
+        return
+    shared = decision.observation.keys() & tick.observation.keys()
+    sizes_fit = all(decision.observation[g].shape == tick.observation[g].shape for g in shared)
+    if shared and sizes_fit:
+        found.observation.append(
+            max(float(np.abs(decision.observation[g] - tick.observation[g]).max()) for g in shared)
+        )
+    else:
+        found.observation.append(float("nan"))  # another policy sees other things
+    found.t_ns.append(tick.state_t_ns)
+    found.wanted.append(decision.command)
+    found.recorded.append(tick.command)
+
+
+def _ticks(log: Log, artifact: PolicyArtifact, space: str) -> Iterator[Tick]:
+    size = artifact.interface.action_size
+    for row in recorded_ticks(log, artifact.interface.robot, space):
+        if row.value.command.shape != (size,):
+            raise BadInput(
+                f"{log.path}: its policy commanded {row.value.command.size} values; {artifact.path} commands {size} "
+                f"in mode {artifact.card.mode}"
+            )
+        yield row.value
+
+
+def _recorded_sha256(log: Log, space: str) -> str:
+    topic = absolute(space, CARD[0])
+    if topic not in log.topics:
+        return ""
+    cards = [json.loads(m.message.data).get("policy_sha256", "") for m in log.messages([topic])]
+    return cards[-1] if cards else ""
+
+
+def _action(commands: NDArray[np.float64], artifact: PolicyArtifact) -> NDArray[np.float64]:
+    offset = np.array([f.offset for f in artifact.card.action])
+    return (commands - offset) / np.array([f.scale for f in artifact.card.action])
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.sum(a * b) / norm) if norm > 0 else 1.0
