@@ -108,18 +108,14 @@ def commands(t_s: Array, wanted: Array, sent: Array, names: Sequence[str]) -> by
         return _png(figure)
 
 
-def sim_against_log(t_s: Array, logged: Array, simulated: Array, k_steps: Mapping[int, float]) -> bytes:
-    """Logged and simulated position (T, 3), restarted from the log, beside the k-step error in metres."""
+def divergence(rmse: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Error of the simulator against the recording after k control steps: signal -> k -> RMSE in its unit."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 2.9), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-        for i, (axis, color) in enumerate(zip("xyz", (BLUE, GREEN, PURPLE), strict=True)):
-            left.plot(t_s, logged[:, i], color=color, lw=2.2, alpha=0.4, label=f"{axis} logged")
-            left.plot(t_s, simulated[:, i], color=color, lw=1, label=f"{axis} simulated")
-        left.set(title="position (m), simulator fed with the logged commands", xlabel="time (s)")
-        left.legend(ncols=3, fontsize=7)
-        right.loglog(list(k_steps), list(k_steps.values()), "o-", color=BLUE)
-        right.set(title="k-step position error (m)", xlabel="k, control steps")
+        figure = Figure(figsize=(9, 2.6), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, len(rmse)))
+        for ax, (name, by_k) in zip(axes, rmse.items(), strict=True):
+            ax.loglog([int(k) for k in by_k], list(by_k.values()), "o-", color=BLUE, ms=4)
+            ax.set(title=name.replace("_", " "), xlabel="k, control steps")
         return _png(figure)
 
 
