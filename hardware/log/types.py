@@ -48,18 +48,17 @@ def standard_type(name: str) -> MessageType:
 
 def store_of(message_type: MessageType) -> Typestore:
     """A store that holds this type exactly as the log defines it; raises BadInput where it cannot be parsed."""
-    parse = {"ros2msg": get_types_from_msg, "ros2idl": None}.get(message_type.encoding, "unknown")
+    if message_type.encoding not in ("ros2msg", "ros2idl"):
+        raise BadInput(f"{message_type.name}: definitions written as '{message_type.encoding}' are not understood")
     store = get_typestore(Stores.EMPTY)
     try:
-        if parse == "unknown":
-            raise BadInput(f"{message_type.name}: definitions written as '{message_type.encoding}' are not understood")
         if message_type.encoding == "ros2idl":
             store.register(get_types_from_idl(message_type.definition))
         else:
             store.register(get_types_from_msg(message_type.definition, message_type.name))
         store.get_msgdef(message_type.name)
     except (TypesysError, KeyError, ValueError, TypeError, SyntaxError) as e:
-        raise BadInput(f"{message_type.name}: the definition cannot be parsed ({e})".replace("\n", " ")) from e
+        raise BadInput(f"{message_type.name}: its definition cannot be parsed ({type(e).__name__})") from e
     return store
 
 

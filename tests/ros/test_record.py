@@ -1,0 +1,202 @@
+"""The recorder over real rclpy, in real processes: exact bytes, every kind of publisher, clean ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from support.log_samples import by_mcap, by_ours, by_rosbags
+from support.ros_talker import known_odometry
+
+from controllers.nodes.definitions import definition_of
+from controllers.nodes.record_node import Selection, request_for
+from hardware.errors import BadInput
+from hardware.log.reader import Log
+from hardware.log.recover import recover
+from hardware.log.types import store_of
+
+pytestmark = pytest.mark.ros
+TESTS = Path(__file__).resolve().parents[1]
+COUNT = 400
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Processes that see only one another."""
+    return os.environ | {
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "PYTHONPATH": str(TESTS),
+    }
+
+
+class Processes:
+    """Started processes, ended at the latest with the test."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment, self._all = environment, []
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """Starts a Python process whose output is kept."""
+        process = subprocess.Popen(
+            [sys.executable, *argv],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._all.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kills what still runs."""
+        for process in self._all:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+
+
+@pytest.fixture
+def processes(environment: dict[str, str]) -> Iterator[Processes]:
+    """See Processes."""
+    started = Processes(environment)
+    yield started
+    started.end()
+
+
+def _line(process: subprocess.Popen[str], wanted: str) -> str:
+    """Reads the process's output up to a line that holds `wanted`."""
+    seen = []
+    for line in process.stdout or ():
+        seen.append(line)
+        if wanted in line:
+            return line
+    raise AssertionError(f"{wanted!r} was never said; output:\n{''.join(seen)}")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_records_exact_bytes_of_every_kind_of_publisher(
+    processes: Processes, tmp_path: Path, ending: signal.Signals
+) -> None:
+    """Reliable: every byte. Latched: heard though published before. Best effort: in order. Late: found. Hidden: not."""
+    seed = int(ending)
+    talker = processes.start(str(TESTS / "support" / "ros_talker.py"), str(seed), str(COUNT))
+    recorder = processes.start(
+        *("-m", "robo_rl", "log", "record", str(tmp_path / "log"), "--json", str(tmp_path / "result.json"))
+    )
+    _line(recorder, "recording to")
+    _line(talker, "done")
+    talker.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+    recorder.send_signal(ending)
+    shown, _ = recorder.communicate(timeout=30)
+    assert recorder.returncode == 0, shown
+    assert talker.wait(timeout=30) == 0
+
+    log = Log(tmp_path / "log")
+    by_topic = {name: [m for m in by_ours(tmp_path / "log") if m.topic == name] for name in log.topics}
+    assert [m.cdr for m in by_topic["/robot/odom"]] == known_odometry(seed, COUNT + 1)
+    assert log.channels["/robot/policy/card.data"].values.tolist() == ["before anybody listened"]
+    assert log.channels["/late.data"].values.tolist() == [[float(i), -1.0] for i in range(20)]
+    readings = [int(v.removeprefix("reading ")) for v in log.channels["/sensor.data"].values]
+    assert readings == sorted(set(readings))
+    assert len(readings) > COUNT // 2
+    assert not any("hidden" in name or "reset" in name for name in log.topics)
+
+    qos = {name: (t.qos[0].reliability, t.qos[0].durability) for name, t in log.topics.items() if t.qos}
+    assert qos["/robot/odom"] == ("reliable", "volatile")
+    assert qos["/robot/policy/card"] == ("reliable", "transient_local")
+    assert qos["/sensor"] == ("best_effort", "volatile")
+    for name, published in {"/robot/odom": "RIHS01_3cc97dc7", "/late": "RIHS01_1025ddc6"}.items():
+        assert log.topics[name].type.hash.startswith(published)
+    for m in by_topic["/robot/odom"]:
+        assert 0 <= m.log_ns - m.publish_ns < 5 * 10**9  # sent before it was received, by the same clock
+
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["messages"] == log.count == len(by_mcap(tmp_path / "log")) == len(by_rosbags(tmp_path / "log"))
+    assert result["channels"]["/robot/odom"] == COUNT + 1
+
+
+def test_a_killed_recorder_leaves_a_log_that_can_be_rescued(processes: Processes, tmp_path: Path) -> None:
+    """SIGKILL well after the last message: everything that was received is there."""
+    talker = processes.start(str(TESTS / "support" / "ros_talker.py"), "5", str(COUNT))
+    recorder = processes.start("-m", "robo_rl", "log", "record", str(tmp_path / "log"), "--exclude", "/rosout|/param.*")
+    _line(recorder, "recording to")
+    _line(talker, "done")
+    time.sleep(1.2)
+    recorder.kill()
+    recorder.wait()
+    done = recover(tmp_path / "log")
+    assert [m.cdr for m in by_ours(done.output) if m.topic == "/robot/odom"] == known_odometry(5, COUNT)
+    assert set(done.counts) == {"/robot/odom", "/robot/policy/card", "/sensor", "/late"}
+
+
+def test_a_directory_with_a_recording_is_refused(processes: Processes, tmp_path: Path) -> None:
+    """One line, non-zero exit, nothing overwritten."""
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "old_0.mcap").write_bytes(b"precious")
+    recorder = processes.start("-m", "robo_rl", "log", "record", str(tmp_path / "log"), "--duration", "5")
+    shown, _ = recorder.communicate(timeout=30)
+    assert recorder.returncode == 1
+    assert shown.count("\n") == 1
+    assert "already holds a recording" in shown
+    assert (tmp_path / "log" / "old_0.mcap").read_bytes() == b"precious"
+
+
+def test_which_topics_are_wanted() -> None:
+    """Names, expressions, exclusions; hidden ones only by name."""
+    everything = Selection((), "", "")
+    assert everything.wants("/cf/odom")
+    assert not everything.wants("/cf/_action/feedback")
+    named = Selection(("cf/odom", "/_hidden"), "", "")
+    assert [named.wants(t) for t in ("/cf/odom", "/_hidden", "/other")] == [True, True, False]
+    some = Selection((), "/cf/.*", ".*camera.*")
+    assert [some.wants(t) for t in ("/cf/odom", "/cf/camera/image", "/x/cf/odom")] == [True, False, False]
+    with pytest.raises(BadInput, match="'\\(' is not a regular expression"):
+        Selection((), "(", "")
+
+
+def test_the_subscription_matches_every_publisher() -> None:
+    """Reliable or latched only where all offer it: otherwise some publisher would not be heard."""
+    strong = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    weak = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    for offers, reliability, durability in [
+        ([strong], ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL),
+        ([strong, weak], ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE),
+    ]:
+        asked = request_for(offers)
+        assert (asked.reliability, asked.durability) == (reliability, durability)
+
+
+def test_definitions_of_types_that_are_not_standard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken from the installed .msg files with what they refer to; without them the bytes are kept undecoded."""
+    share = tmp_path / "share"
+    for package, name, text in [
+        ("acme_msgs", "Arm", "std_msgs/Header header\nJoint[3] joints # three of them\nstring<=5 name\n"),
+        ("acme_msgs", "Joint", "float64 angle\nother_msgs/Kind kind\n"),
+        ("other_msgs", "Kind", "uint8 A=1\nuint8 value\n"),
+        ("std_msgs", "Header", "builtin_interfaces/Time stamp\nstring frame_id\n"),
+        ("builtin_interfaces", "Time", "int32 sec\nuint32 nanosec\n"),
+    ]:
+        (share / package / "msg").mkdir(parents=True, exist_ok=True)
+        (share / package / "msg" / f"{name}.msg").write_text(text)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    found = definition_of("acme_msgs/msg/Arm", "RIHS01_ab")
+    assert (found.name, found.encoding, found.hash) == ("acme_msgs/msg/Arm", "ros2msg", "RIHS01_ab")
+    assert [p.splitlines()[0] for p in found.definition.split("=" * 80 + "\n")[1:]] == [
+        *("MSG: std_msgs/Header", "MSG: acme_msgs/Joint", "MSG: builtin_interfaces/Time", "MSG: other_msgs/Kind")
+    ]
+    assert "other_msgs/msg/Kind" in store_of(found).fielddefs
+    assert definition_of("nowhere_msgs/msg/Thing").definition == ""
+    assert definition_of("std_msgs/msg/String").hash.startswith("RIHS01_df668c74")
