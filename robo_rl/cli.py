@@ -45,7 +45,16 @@ class Outcome(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line; returns the exit status (0 success, 1 failure, 2 bad usage, 130 interrupted)."""
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        status = _dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
+
+
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if argv else 2
@@ -75,9 +84,8 @@ def _run(name: str, argv: list[str]) -> int:
         return _fail(f"{name}: needs the package '{e.name}'; pip install 'robo_rl[{_extra_of(e.name or '')}]'", 1)
     except KeyboardInterrupt:
         return _fail(f"{name}: interrupted", 130)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        raise
     except OSError as e:
         return _fail(f"{name}: {e}", 1)
     return outcome.status
