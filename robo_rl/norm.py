@@ -24,17 +24,17 @@ class RunningNorm:
         self.shift = torch.zeros(size, device=device)
 
     def update(self, x: Tensor, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
-        """Merges rows (..., D); `reduce` sums the moments over processes."""
-        away = x.reshape(-1, x.shape[-1]) - self.mean.to(x.dtype)  # shifted: no cancellation in the squares
-        n = away.new_full((1,), float(away.shape[0]), dtype=torch.float64)
-        total, squares = away.sum(0).double(), torch.einsum("nd,nd->d", away, away).double()
-        moments = reduce(torch.cat([n, total, squares]))
-        n, (total, squares) = moments[0], moments[1:].view(2, -1)
-        batch_m2 = squares - total * total / n
-        count = self.count + n
-        self.m2 += batch_m2 + (total / n) ** 2 * (self.count * n / count)
-        self.mean += total / count
-        self.count.copy_(count)
+        """Merges rows (..., D); `reduce` sums over processes. Two passes, so that nothing cancels far from zero."""
+        rows = x.reshape(-1, x.shape[-1])
+        count = rows.new_full((1,), float(rows.shape[0]), dtype=torch.float64)
+        n, total = reduce(torch.cat([count, rows.sum(0, dtype=torch.float64)])).split([1, rows.shape[1]])
+        batch_mean = total / n
+        away = rows - batch_mean.to(rows.dtype)
+        batch_m2 = reduce(torch.linalg.vector_norm(away, dim=0).double().square())
+        delta, both = batch_mean - self.mean, self.count + n
+        self.m2 += batch_m2 + delta * delta * (self.count * n / both)
+        self.mean += delta * (n / both)
+        self.count.copy_(both[0])
         self._refresh()
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:

@@ -77,7 +77,7 @@ def _distances(ax: Any, episodes: Episodes, baseline: Episodes | None, rate_hz: 
             ax.plot(t[alive], np.nanmax(distance[alive], axis=1), color=color, lw=1.2, ls="--", label=f"{name}, worst")
     ax.set_yscale("log")
     ax.set(title=f"distance to the goal, {episodes.distance.shape[1]} episodes", xlabel="time (s)", ylabel="m")
-    ax.legend(loc="upper right")
+    ax.legend(loc="lower left")
 
 
 def _paths(space: Any, path: NDArray[np.float32]) -> None:

@@ -1,0 +1,157 @@
+"""train, eval, export and runs as a user types them, on a tiny budget."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controllers.artifact import PolicyArtifact
+from robo_rl.cli import main
+
+TINY = ["--num-envs", "32", "--algo.rollout-steps", "8", "--algo.minibatches", "2", "--algo.epochs", "1"]
+STEPS = 32 * 8
+
+
+def command(*words: object, expect: int = 0) -> None:
+    assert main([str(w) for w in words]) == expect
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("runs")
+    out, result = folder / "first", folder / "first.json"
+    command(
+        "train",
+        "quadrotor/hover",
+        *TINY,
+        *("--steps", 4 * STEPS, "--eval-episodes", 8, "--seed", 5, "--out", out, "--json", result),
+    )
+    return out, json.loads(result.read_text())
+
+
+def test_run_directory_holds_everything(run: tuple[Path, dict[str, Any]]) -> None:
+    out, result = run
+    names = {p.name for p in out.iterdir()}
+    assert {
+        "config.yaml",
+        "meta.json",
+        "metrics.csv",
+        "timing.csv",
+        "checkpoints",
+        "policy.onnx",
+        "eval.json",
+        "curves.png",
+        "DONE",
+    } == names
+    assert result["env_steps"] == 4 * STEPS
+    keys = {"env_steps", "wall_s", "env_steps_per_s", "return_mean", "success_rate", "policy"}
+    assert keys <= result.keys()
+    meta = json.loads((out / "meta.json").read_text())
+    assert {"commit", "versions", "argv", "cpu", "threads", "allocator"} <= meta.keys()
+    assert len((out / "metrics.csv").read_text().splitlines()) == 1 + 4
+
+
+def test_card_says_what_made_the_policy(run: tuple[Path, dict[str, Any]]) -> None:
+    out, result = run
+    card = PolicyArtifact.load(out / "policy.onnx").card
+    assert (card.scene, card.seed, card.env_steps, card.algorithm) == ("quadrotor/hover", 5, 4 * STEPS, "ppo")
+    assert card.evaluation == json.loads((out / "eval.json").read_text()) == result["evaluation"]
+
+
+def test_overrides_reach_the_resolved_configuration(run: tuple[Path, dict[str, Any]]) -> None:
+    config = yaml.safe_load((run[0] / "config.yaml").read_text())
+    assert config["algo"]["rollout_steps"] == 8
+    assert config["linear"] in ("torch", "onednn")  # the automatic choice has been made
+    assert config["scene_config"]["mode"] == "attitude_thrust"
+
+
+def test_dumped_configuration_repeats_the_run(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    command("train", "--config", run[0] / "config.yaml", "--eval-episodes", 0, "--out", tmp_path / "again")
+    assert (tmp_path / "again/metrics.csv").read_bytes() == (run[0] / "metrics.csv").read_bytes()
+
+
+def test_two_halves_on_the_command_line_equal_the_whole(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    common = ("--eval-episodes", 0)
+    command("train", "--config", run[0] / "config.yaml", "--steps", 2 * STEPS, "--out", half, *common)
+    command("train", "--resume", half, "--steps", 2 * STEPS, *common)
+    assert (half / "metrics.csv").read_bytes() == (run[0] / "metrics.csv").read_bytes()
+    newest = f"checkpoints/{4 * STEPS:012d}-r0.pt"
+    import torch
+
+    a, b = (torch.load(r / newest, weights_only=True) for r in (half, run[0]))
+    assert torch.equal(a["learner"]["parameters"], b["learner"]["parameters"])
+    assert all(torch.equal(a["env"][k], b["env"][k]) for k in a["env"])
+
+
+def test_evaluation_repeats_itself_and_shows_a_picture(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    results = []
+    for name in ("a", "b"):
+        command(
+            *("eval", run[0], "--episodes", 8, "--baseline", "--render", tmp_path / f"{name}.png"),
+            *("--json", tmp_path / f"{name}.json"),
+        )
+        results.append(json.loads((tmp_path / f"{name}.json").read_text()))
+    a, b = results
+    keys = ("success_rate", "success_ci95", "return_mean", "return_iqm", "return_cvar10", "episodes", "distance")
+    assert {k: a[k] for k in keys} == {k: b[k] for k in keys}
+    assert a["baseline"]["return_mean"] > a["return_mean"]  # four updates do not beat a tuned controller
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_runs_lists_and_compares(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    command("runs", "--root", run[0].parent, "--json", tmp_path / "list.json")
+    listed = json.loads((tmp_path / "list.json").read_text())
+    assert [(r["name"], r["state"], r["seed"]) for r in listed] == [(str(run[0]), "done", 5)]
+    other = tmp_path / "other"
+    command("train", "--config", run[0] / "config.yaml", "--algo.gamma", 0.9, "--eval-episodes", 0, "--out", other)
+    command("runs", run[0], other, "--json", tmp_path / "compared.json")
+    settings = [r["settings"] for r in json.loads((tmp_path / "compared.json").read_text())]
+    assert settings == [{"algo.gamma": 0.99}, {"algo.gamma": 0.9}]
+
+
+def test_export_again_gives_the_same_policy(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    command("export", run[0], "--out", tmp_path / "policy.onnx")
+    first, again = PolicyArtifact.load(run[0] / "policy.onnx"), PolicyArtifact.load(tmp_path / "policy.onnx")
+    probe = first.probes.observation
+    assert (first.run(probe) == again.run(probe)).all()
+    assert again.card.evaluation == first.card.evaluation
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "quadrotor/hovr"], "scene 'quadrotor/hovr' not found; known: quadrotor/hover"),
+        (["train"], "no scene given; scenes: quadrotor/hover"),
+        (["train", "quadrotor/hover", "--algo", "sac"], "algorithm 'sac' not found; known: ppo"),
+        (["train", "quadrotor/hover", "--data", "x"], "takes no data"),
+        (["train", "quadrotor/hover", "--num-envs", "0"], "num_envs = 0; expected at least 1"),
+        (["train", "quadrotor/hover", "--scene.mode", "x"], "scene.mode = 'x'; expected one of attitude_thrust"),
+        (["train", "quadrotor/hover", "--minutes", "0"], "--minutes 0: expected more than 0"),
+        (["train", "--resume", "absent"], "absent is no run directory"),
+        (["train", "--config", "absent.yaml"], "absent.yaml not found"),
+        (["eval", "absent.onnx"], "policy absent.onnx not found"),
+        (["eval", "zoo:absent"], "zoo policy 'absent' not found"),
+        (["export", "absent"], "absent is no run directory"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command(*words, expect=1)
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_refusals_that_need_a_run(run: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        (["train", "quadrotor/hover", "--out", str(run[0])], "already holds a run"),
+        (["train", "--resume", str(run[0])], "has reached its budget"),
+        (["eval", str(run[0]), "--backend", "mujoco"], "backend 'mujoco' not available; back ends: torch"),
+        (["eval", str(run[0]), "--episodes", "0"], "--episodes 0: expected at least 1"),
+        (["eval", str(run[0]), "--render", "x.bmp"], "ends in .png or .gif"),
+        (["eval", str(run[0]), "--scene.mode", "rotor_thrust"], "drives mode attitude_thrust"),
+    ):
+        command(*words, expect=1)
+        assert message in capsys.readouterr().err
