@@ -111,8 +111,8 @@ def open_loop(num: int, *, mode: str, config: HoverConfig) -> OpenLoopDrones:
 
 
 TRAINING = {
-    "attitude_thrust": {"min_std": 0.12, "target_kl": 0.016},
-    "rotor_thrust": {"min_std": 0.07, "target_kl": 0.02},
+    "attitude_thrust": {"std_floor": 0.12, "target_kl": 0.016},
+    "rotor_thrust": {"std_floor": 0.07, "target_kl": 0.02},
 }
 """Where they differ from the algorithm's own: the noise floor that still lets a policy hold still."""
 
