@@ -137,8 +137,9 @@ class Player:
         for topic, space in self._commands.items():
             for spec in map(load_spec, robot_names()):
                 for name in (f"{space}/{t}" for t in state_topics(spec)):
-                    others = [i.node_name for i in self._node.get_publishers_info_by_topic(name)]
-                    if any(n != NODE_NAME for n in others):
+                    infos = self._node.get_publishers_info_by_topic(name)
+                    others = [i.node_name for i in infos if i.node_name != NODE_NAME]
+                    if others:
                         raise RoboError(f"will not play {topic}: a live robot publishes {name} ({', '.join(others)})")
 
     def _advertise(self, topic: LogTopic, allow_commands: bool) -> None:
