@@ -57,7 +57,7 @@ class CflibLink:
             raise RoboError(f"{scheme}:// needs cflib, which is not installed; pip install 'robo_rl[crazyflie]'") from e
         if not cflib.crtp.CLASSES:
             cflib.crtp.init_drivers()
-        self._packet = CRTPPacket
+        self._packet, self._error = CRTPPacket, ""
         try:
             self._driver = cflib.crtp.get_link_driver(self._uri, lambda statistics: None, self._lost)
         except Exception as e:  # cflib raises bare Exception for a missing dongle

@@ -1,0 +1,70 @@
+"""`robo-rl emulate crazyflie`: what it prints, how it ends, and what it says when it cannot start."""
+
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from support.emulator_process import emulated
+
+from hardware.robots.crazyflie.driver import Driver
+from robo_rl.cli import main
+
+
+def test_two_free_ports_are_served_and_sigterm_ends_it_well() -> None:
+    with emulated("crazyflie", "--num", "2") as addresses:
+        assert len(set(addresses)) == 2
+        drone = Driver(addresses[1])
+        drone.open()
+        assert drone.read().signals["position_world"][1] == pytest.approx(0.25, abs=0.02)
+        drone.close()
+
+
+def test_a_duration_ends_it_and_the_result_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = tmp_path / "result.json"
+    arguments = ["emulate", "crazyflie", "--port", "0", "--duration", "0.5", "--time-scale", "5", "--json", str(result)]
+    assert main([*arguments, "--fault", "battery_low:0.1:3.0", "--fault", "motor_loss:0.2..0.3"]) == 0
+    out = capsys.readouterr().out
+    address = re.search(r"crazyflie 1 of 1 at (udp://127\.0\.0\.1:\d+)", out)
+    assert address is not None
+    got = json.loads(result.read_text())
+    assert got["addresses"] == [address[1]]
+    assert got["emulated_s"] == pytest.approx(0.5, abs=0.01)
+    assert f'READY {{"robot": "crazyflie", "addresses": ["{address[1]}"]' in out
+
+
+def test_a_port_in_use_is_one_line_and_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        assert main(["emulate", "crazyflie", "--port", str(port)]) == 1
+    assert capsys.readouterr().err == f"robo-rl: emulate: UDP port {port} of 127.0.0.1 is in use\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["dragonfly"], 1, "robot 'dragonfly' not found; known: crazyflie"),
+        (["crazyflie", "--fault", "hail"], 1, "fault of robot crazyflie 'hail' not found; known: battery_low, delay"),
+        (["crazyflie", "--fault", "delay:soon"], 1, "fault 'delay:soon' is not of the form name[:at_s[:value]]"),
+        (["crazyflie", "--num", "0"], 1, "0 drones given; expected at least 1"),
+        (["crazyflie", "--port", "70000"], 1, "UDP port 70000 of 127.0.0.1 cannot be served"),
+        (["crazyflie", "--time-scale", "0"], 1, "time scale 0.0; expected a number above 0"),
+        (["crazyflie", "--duration", "-1"], 1, "duration -1.0; expected seconds above 0"),
+        (["crazyflie", "--host", "no.such.host.invalid"], 1, "cannot be served"),
+        (["crazyflie", "--scene", "no/such"], 1, "scene 'no/such' not found; known: quadrotor/hover"),
+        (["crazyflie", "--prot", "0"], 2, "--prot"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    arguments: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        got = main(["emulate", *arguments])
+    except SystemExit as e:
+        got = e.code
+    err = capsys.readouterr().err
+    assert got == status
+    assert message in err
+    assert err.count("\n") == 1
