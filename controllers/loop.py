@@ -85,6 +85,7 @@ class Loop:
         self._health = Health(None)
         self._next_ns = 0
         self._seen_ns = -1
+        self._told = 0
 
     def goal(self, goal: Goal) -> None:
         """Sets where the policy goes; the caller has checked it. Ends a tour."""
@@ -153,7 +154,6 @@ class Loop:
         if self._estop_reason is not None:
             self.supervisor.estop(now, self._estop_reason)
             self._estop_reason = None
-        known = len(self.supervisor.faults)
         airborne = state is not None and self.flight.airborne(state)
         self._health = self._health._replace(
             state=state, airborne=airborne, missed=missed, heartbeat_age_s=self._heartbeat_age_s()
@@ -162,9 +162,10 @@ class Loop:
         self._health = Health(state)
         if self.flight.failed:
             self.supervisor.raise_fault(now, "refused", self.flight.failed)
-        for fault in self.supervisor.faults[known:]:
-            self._tell(now, "error", fault.reason, {"fault": fault.name})
         if self.supervisor.faults:
+            for fault in self.supervisor.faults[self._told :]:
+                self._tell(now, "error", fault.reason, {"fault": fault.name})
+            self._told = len(self.supervisor.faults)
             return self._react(now, state)
         return self._fly(now, state)
 

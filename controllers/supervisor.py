@@ -65,7 +65,7 @@ class Bounds:
     """Angle between the body's and the world's z axis."""
     fence_margin_m: float = 0.5
     """How far beyond the goals' fence the robot may be."""
-    battery_low_s: float = 0.3
+    battery_low_s: float = 0.1
     """How long the voltage must be low."""
     heartbeat_s: float = 0.4
     """Age of the peer's heartbeat; not watched where no peer is expected."""

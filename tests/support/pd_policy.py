@@ -35,6 +35,30 @@ def linear_model(weight: np.ndarray, bias: np.ndarray) -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
 
 
+def nan_model(weight: np.ndarray, bias: np.ndarray, highest: float) -> bytes:
+    """The same, but not a number as soon as the first observation exceeds `highest`: sqrt of a negative number."""
+    take = np.zeros((weight.shape[0], 1), dtype=np.float32)
+    take[0, 0] = -1.0
+    nothing = np.zeros((1, weight.shape[1]), dtype=np.float32)
+    constants = {"weight": weight, "bias": bias, "take": take, "highest": np.float32([highest]), "nothing": nothing}
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["policy", "weight"], ["product"]),
+            helper.make_node("MatMul", ["policy", "take"], ["minus"]),
+            helper.make_node("Add", ["minus", "highest"], ["room"]),
+            helper.make_node("Sqrt", ["room"], ["root"]),
+            helper.make_node("MatMul", ["root", "nothing"], ["zero"]),
+            helper.make_node("Add", ["product", "bias"], ["wish"]),
+            helper.make_node("Add", ["wish", "zero"], ["command"]),
+        ],
+        "nan",
+        [helper.make_tensor_value_info("policy", TensorProto.FLOAT, ["N", weight.shape[0]])],
+        [helper.make_tensor_value_info("command", TensorProto.FLOAT, ["N", weight.shape[1]])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
 def pd_weights(gain: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Proportional-derivative flight by attitude and thrust: accelerations over g are angles."""
     weight = np.zeros((20, 4), dtype=np.float32)
@@ -46,17 +70,18 @@ def pd_weights(gain: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     return weight * np.float32(gain), np.array([0.0, 0.0, 0.0, HOVER], dtype=np.float32)
 
 
-def write_pd_policy(path: Path, *, gain: float = 1.0, bias: np.ndarray | None = None) -> Path:
-    """A policy file that flies a Crazyflie by set points; `gain` and `bias` spoil it."""
+def write_pd_policy(path: Path, *, gain: float = 1.0, nan_above: float | None = None) -> Path:
+    """A policy file that flies a Crazyflie by set points; `gain` spoils it, `nan_above` breaks it far ahead."""
     spec = load_spec("crazyflie")
     mode = spec.mode("attitude_thrust")
     action = tuple(
         Field(c, c, 1, u, scale=SCALE[c][0], offset=SCALE[c][1])
         for c, u in zip(mode.components, mode.units, strict=True)
     )
-    weight, default = pd_weights(gain)
-    bias = default if bias is None else bias.astype(np.float32)
+    weight, bias = pd_weights(gain)
+    model = linear_model(weight, bias) if nan_above is None else nan_model(weight, bias, nan_above)
     observations = np.random.default_rng(5).normal(size=(16, 20)).astype(np.float32)
+    observations[:, 0] = -np.abs(observations[:, 0])
     card = Card(
         robot="crazyflie",
         robot_digest=spec.digest(),
@@ -71,7 +96,5 @@ def write_pd_policy(path: Path, *, gain: float = 1.0, bias: np.ndarray | None = 
         algorithm="linear",
         env_steps=0,
     )
-    write_artifact(
-        path, linear_model(weight, bias), card, Probes({"policy": observations}, observations @ weight + bias)
-    )
+    write_artifact(path, model, card, Probes({"policy": observations}, observations @ weight + bias))
     return path

@@ -26,9 +26,11 @@ class SteppedCrazyflie:
         self.written: list[tuple[int, Command]] = []
         self.stops: list[int] = []
         self.link_up = True
-        self.stale_since: int | None = None
-        self.deaf = 0
-        """So many of the next writes are lost on the way."""
+        self.stale = False
+        """States stop coming, commands still get through."""
+        self.loss = 0.0
+        """Share of states and commands that are lost on the way."""
+        self._link_rng = np.random.default_rng(seed + 1)
         self._start_ns = clock.now_ns()
         self._last = RobotState(clock.now_ns(), {})
 
@@ -49,7 +51,7 @@ class SteppedCrazyflie:
             self.autopilot.tick()
         if not self.link_up:
             raise LinkLost("test: link down")
-        if self.stale_since is not None:
+        if self.stale or self._link_rng.random() < self.loss:
             return self._last
         e = self.autopilot.estimate
         info = self.autopilot.info(0)
@@ -69,23 +71,20 @@ class SteppedCrazyflie:
 
     def write(self, command: Command) -> None:
         self.written.append((self.clock.now_ns(), command))
-        if self.deaf > 0:
-            self.deaf -= 1
-            return
-        if not self.link_up:
+        if not self.link_up or self._link_rng.random() < self.loss:
             return
         commander, now_ms = self.autopilot.pilots[0].commander, self.autopilot.now_ms
         v = [float(x) for x in command.values]
         match command.mode:
             case "attitude_thrust":
-                commander.stream(w.Attitude(*v), now_ms)
+                commander.stream(w.Attitude(v[0], v[1], v[2], v[3]), now_ms)
             case "rotor_thrust":
                 commander.stream(w.RotorThrust((v[0], v[1], v[2], v[3])), now_ms)
             case "takeoff":
-                commander.high_level(w.Takeoff(*v), now_ms)
+                commander.high_level(w.Takeoff(v[0], v[1]), now_ms)
             case "land":
                 commander.stream(w.NotifyStop(), now_ms)
-                commander.high_level(w.Land(*v), now_ms)
+                commander.high_level(w.Land(v[0], v[1]), now_ms)
             case other:
                 raise RoboError(f"test robot does not speak mode {other}")
 
