@@ -21,7 +21,8 @@ VENV_FLAGS ?=
 endif
 
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed-$(subst $(subst ,, ),,$(subst $(subst ,,,),-,$(EXTRAS)))
+comma := ,
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
