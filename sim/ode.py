@@ -6,7 +6,6 @@ A system is a function `rate(t_s, state) -> d(state)/dt` of a state of any shape
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from hardware.errors import BadInput
@@ -21,31 +20,31 @@ ORDERS = {"euler": 1, "midpoint": 2, "rk4": 4}
 
 def step_euler(rate: Rate, t_s: float, state: Tensor, dt_s: float) -> Tensor:
     """Explicit Euler."""
-    return torch.add(state, rate(t_s, state), alpha=dt_s)
+    return state + dt_s * rate(t_s, state)
 
 
 def step_midpoint(rate: Rate, t_s: float, state: Tensor, dt_s: float) -> Tensor:
     """Explicit midpoint rule (Runge 1895)."""
-    half = torch.add(state, rate(t_s, state), alpha=0.5 * dt_s)
-    return torch.add(state, rate(t_s + 0.5 * dt_s, half), alpha=dt_s)
+    half = state + (0.5 * dt_s) * rate(t_s, state)
+    return state + dt_s * rate(t_s + 0.5 * dt_s, half)
 
 
 def step_rk4(rate: Rate, t_s: float, state: Tensor, dt_s: float) -> Tensor:
     """Classical Runge-Kutta method of fourth order (Kutta 1901)."""
     middle = t_s + 0.5 * dt_s
     k1 = rate(t_s, state)
-    k2 = rate(middle, torch.add(state, k1, alpha=0.5 * dt_s))
-    k3 = rate(middle, torch.add(state, k2, alpha=0.5 * dt_s))
-    k4 = rate(t_s + dt_s, torch.add(state, k3, alpha=dt_s))
-    return torch.add(state, k1 + 2.0 * (k2 + k3) + k4, alpha=dt_s / 6.0)
+    k2 = rate(middle, state + (0.5 * dt_s) * k1)
+    k3 = rate(middle, state + (0.5 * dt_s) * k2)
+    k4 = rate(t_s + dt_s, state + dt_s * k3)
+    return state + (dt_s / 6.0) * (k1 + 2.0 * (k2 + k3) + k4)
 
 
 def step_semi_implicit(
     acceleration: Acceleration, t_s: float, position: Tensor, velocity: Tensor, dt_s: float
 ) -> tuple[Tensor, Tensor]:
     """Semi-implicit (symplectic) Euler: the new velocity moves the position. First order; bounded energy error."""
-    velocity = torch.add(velocity, acceleration(t_s, position, velocity), alpha=dt_s)
-    return torch.add(position, velocity, alpha=dt_s), velocity
+    velocity = velocity + dt_s * acceleration(t_s, position, velocity)
+    return position + dt_s * velocity, velocity
 
 
 def integrate(

@@ -192,7 +192,8 @@ def step_semi_implicit(
     velocity = torch.add(velocity, linear, alpha=dt_s)
     rate = torch.add(rate, angular, alpha=dt_s)
     position = torch.add(position, velocity, alpha=dt_s)
-    quat = _unit(torch.add(quat, _quat_rate(quat, rate), alpha=dt_s))
+    # Not torch.add(..., alpha=dt_s): torch 2.13 compiles that sum with a matrix product without its alpha.
+    quat = _unit(quat + _quat_rate(quat, dt_s * rate))
     gap = command - rotor
     rotor = torch.addcmul(rotor, gap, torch.where(gap > 0.0, decay[0], decay[1]))
     return torch.cat([position, velocity, quat, rate, rotor])
