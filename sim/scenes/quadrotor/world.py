@@ -91,6 +91,7 @@ class QuadrotorWorlds:
         parts = dict(zip(self._rows, fresh.split(list(self._rows.values())), strict=True))
         commands = self._neutral[:, None]
         if ids is None:
+            self.shared["dealt"] = torch.tensor(self.num_envs)  # what was prepared before is not dealt any more
             self.state |= {name: part.clone() for name, part in parts.items()}
             self.state["commands"] = commands.expand_as(self.state["commands"]).clone()
         else:
