@@ -1,6 +1,6 @@
 """Registers every scene with Gymnasium: `quadrotor/hover` becomes `robo_rl/QuadrotorHover-v0`.
 
-`import sim.gym` is enough, and so is the module in front of the id: `sim.gym:robo_rl/QuadrotorHover-v0`. Extra arguments
+`import sim.gym` is enough, and so is the module before the id: `sim.gym:robo_rl/QuadrotorHover-v0`. Further arguments
 of `gymnasium.make` and `make_vec` are `family`, `device` and the scene's own settings, for instance `mode`.
 """
 
