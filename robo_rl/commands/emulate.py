@@ -88,6 +88,7 @@ def run(args: Args) -> Outcome:
             "emulated_s": emulator.swarm.now_s,
             "slipped_s": emulator.slipped_s,
             "cpu_s": usage.ru_utime + usage.ru_stime,
+            "packets": [s.packets for s in emulator.swarm.services],
             "malformed": [s.malformed for s in emulator.swarm.services],
         }
     )

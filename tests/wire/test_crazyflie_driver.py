@@ -321,6 +321,14 @@ def test_two_drones_of_one_process_have_two_drivers(emulator: Emulator, drone: D
         other.close()
 
 
+def test_five_hundred_packets_back_to_back_all_arrive(emulator: Emulator) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", emulator.ports[0]))
+        for _ in range(500):
+            client.send(b"\x3c" + bytes(14))
+    wait_for(lambda: emulator.swarm.services[0].packets >= 500)
+
+
 def test_external_pose_is_taken(drone: Driver) -> None:
     def seen() -> bool:
         drone.send_external_pose((0.3, -0.25, 0.0), (math.cos(0.2), 0.0, 0.0, math.sin(0.2)))

@@ -9,6 +9,7 @@ import pytest
 from support.emulator_process import emulated
 
 from hardware.robots.crazyflie.driver import Driver
+from hardware.robots.crazyflie.faults import FAULTS
 from robo_rl.cli import main
 
 
@@ -39,7 +40,8 @@ def test_a_port_in_use_is_one_line_and_a_failure(capsys: pytest.CaptureFixture[s
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         assert main(["emulate", "crazyflie", "--port", str(port)]) == 1
-    assert capsys.readouterr().err == f"robo-rl: emulate: UDP port {port} of 127.0.0.1 is in use\n"
+    in_use = f"udp://127.0.0.1:{port} is in use by another process; choose another port, or 0 for a free one"
+    assert capsys.readouterr().err == f"robo-rl: emulate: {in_use}\n"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_a_port_in_use_is_one_line_and_a_failure(capsys: pytest.CaptureFixture[s
         (["crazyflie", "--fault", "hail"], 1, "fault of robot crazyflie 'hail' not found; known: battery_low, delay"),
         (["crazyflie", "--fault", "delay:soon"], 1, "fault 'delay:soon' is not of the form name[:at_s[:value]]"),
         (["crazyflie", "--num", "0"], 1, "0 drones given; expected at least 1"),
-        (["crazyflie", "--port", "70000"], 1, "UDP port 70000 of 127.0.0.1 cannot be served"),
+        (["crazyflie", "--port", "70000"], 1, "udp://127.0.0.1:70000 cannot be served"),
         (["crazyflie", "--time-scale", "0"], 1, "time scale 0.0; expected a number above 0"),
         (["crazyflie", "--duration", "-1"], 1, "duration -1.0; expected seconds above 0"),
         (["crazyflie", "--host", "no.such.host.invalid"], 1, "cannot be served"),
@@ -68,3 +70,18 @@ def test_bad_arguments_are_one_line(
     assert got == status
     assert message in err
     assert err.count("\n") == 1
+
+
+README = Path(__file__).parents[2] / "hardware" / "robots" / "crazyflie" / "README.md"
+
+
+def test_the_readme_tells_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    text = README.read_text()
+    for name, kind in FAULTS.items():
+        assert f"| `{name}` | `{kind.parameter}` |" in text
+    files = set(re.findall(r"`(\w+\.(?:py|toml))`", text))
+    assert files == {p.name for p in README.parent.iterdir() if p.suffix in (".py", ".toml")} - {"__init__.py"}
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    with emulated("crazyflie") as addresses:
+        exec(compile(snippet.replace("udp://127.0.0.1:19850", addresses[0]), str(README), "exec"), {})
+    assert capsys.readouterr().out.startswith("[")

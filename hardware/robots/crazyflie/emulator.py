@@ -4,11 +4,9 @@
 clock: tests step it at will. `Emulator` serves one over UDP in real time, or faster, on absolute deadlines.
 """
 
-import errno
 import heapq
 import itertools
 import selectors
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -23,11 +21,10 @@ from hardware.robots.crazyflie.faults import Fault, FaultSchedule, parse_fault
 from hardware.robots.crazyflie.plant import RigidBodyPlant
 from hardware.robots.crazyflie.services import Services
 from hardware.robots.crazyflie.wire import NULL_PACKET
+from hardware.transport import UdpServer
 
 DEFAULT_PORT = 19850
 """Where cflib's scan looks first."""
-RECEIVE_BUFFER = 1 << 20
-"""Bytes: UDP does not resend, and a client that writes back to back would overrun the default."""
 CATCH_UP_S = 0.25
 """A process that was held up for longer lets the emulated time slip instead of racing after it."""
 
@@ -142,13 +139,13 @@ class Emulator:
         if not 0.0 < time_scale < float("inf"):
             raise BadInput(f"time scale {time_scale}; expected a number above 0")
         self.swarm, self.time_scale = swarm, time_scale
-        self._sockets = _bind(host, port, swarm.plant.num_robots)
-        self.ports = [s.getsockname()[1] for s in self._sockets]
+        self._servers = _serve(host, port, swarm.plant.num_robots)
+        self.ports = [s.port for s in self._servers]
         self.addresses = [f"udp://{host}:{p}" for p in self.ports]
         """One per drone."""
         self.slipped_s = 0.0
         """Emulated time given up because this process was held up."""
-        self._peers: list[tuple[str, int] | None] = [None] * len(self._sockets)
+        self._peers: list[tuple[str, int] | None] = [None] * len(self._servers)
         self._stop = threading.Event()
         self._leave_s = float("inf")
         """Monotonic instant at which to stop at the latest."""
@@ -176,14 +173,14 @@ class Emulator:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        for s in self._sockets:
-            s.close()
+        for server in self._servers:
+            server.close()
 
     def serve(self, duration_s: float = float("inf")) -> None:
         """Serves in this thread until `stop`, or for a duration of emulated time."""
         selector = selectors.DefaultSelector()
-        for index, s in enumerate(self._sockets):
-            selector.register(s, selectors.EVENT_READ, index)
+        for index, server in enumerate(self._servers):
+            selector.register(server, selectors.EVENT_READ, index)
         period, ticks, begin = DT_S / self.time_scale, 0, time.monotonic()
         with selector:
             while not self._stop.is_set() and ticks * DT_S < duration_s and not self._may_leave():
@@ -208,16 +205,11 @@ class Emulator:
         return not flying or time.monotonic() >= self._leave_s
 
     def _drain(self, index: int) -> None:
-        while True:
-            try:
-                datagram, peer = self._sockets[index].recvfrom(2048)
-            except BlockingIOError:
-                return
-            except ConnectionError:  # the client has closed its socket: nobody listens to our log blocks
-                self._peers[index] = None
-                continue
+        server = self._servers[index]
+        while (arrived := server.receive()) is not None:
+            datagram, peer = arrived
             if datagram == NULL_PACKET:  # a scan, possibly by someone else than the connected client
-                self._sockets[index].sendto(NULL_PACKET, peer)
+                server.send(NULL_PACKET, peer)
                 continue
             self._peers[index] = peer
             self.swarm.receive(index, datagram)
@@ -226,12 +218,7 @@ class Emulator:
         for index, datagram in self.swarm.outgoing():
             peer = self._peers[index]
             if peer is not None:
-                try:
-                    self._sockets[index].sendto(datagram, peer)
-                except BlockingIOError:  # the operating system's buffer is full: UDP drops
-                    pass
-                except ConnectionError:
-                    self._peers[index] = None
+                self._servers[index].send(datagram, peer)
 
 
 def make_emulator(
@@ -252,25 +239,19 @@ def make_emulator(
     return Emulator(swarm, host=host, port=port, time_scale=time_scale)
 
 
-def _bind(host: str, port: int, num: int) -> list[socket.socket]:
-    """Consecutive ports from `port` (0: any free run); raises RoboError naming the port that is taken."""
-    for attempt in range(50):
-        sockets: list[socket.socket] = []
-        first = port
+def _serve(host: str, port: int, num: int) -> list[UdpServer]:
+    """Consecutive ports from `port` (0: any free run); raises BadInput naming the port that is taken."""
+    for _ in range(50):
+        servers: list[UdpServer] = []
         try:
             for i in range(num):
-                s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                sockets.append(s)
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-                s.setblocking(False)
-                s.bind((host, first + i if first else 0))
-                first = first or s.getsockname()[1]
-        except (OSError, OverflowError) as e:
-            for s in sockets:
-                s.close()
-            if port == 0 and attempt < 49:
-                continue
-            why = "is in use" if getattr(e, "errno", 0) == errno.EADDRINUSE else f"cannot be served: {e}"
-            raise RoboError(f"UDP port {first + len(sockets) - 1} of {host} {why}") from e
-        return sockets
+                servers.append(UdpServer(host, servers[0].port + i if servers else port))
+                servers[-1].open()
+        except BadInput:
+            for server in servers:
+                server.close()
+            if port != 0:
+                raise
+        else:
+            return servers
     raise RoboError(f"no {num} consecutive free UDP ports found on {host}")

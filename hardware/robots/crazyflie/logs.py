@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from hardware.robots.crazyflie.autopilot import Autopilot
 from hardware.robots.crazyflie.battery import level_percent
 from hardware.robots.crazyflie.firmware import COUNTS
+from hardware.robots.crazyflie.quatcompress import compress_quat
 from hardware.robots.crazyflie.supervisor import State
 from hardware.robots.crazyflie.wire import LOG_TYPES, LogCommand, LogControl, TocItem, VariableType, pack_value
-from hardware.robots.crazyflie.wire_commands import compress_quat
 
 MAX_BLOCKS, MAX_VARIABLES, MAX_BYTES = 16, 128, 26
 """The firmware's bounds: blocks, variables over all blocks, bytes of values in one block."""

@@ -24,6 +24,8 @@ class Services:
     def __init__(self, autopilot: Autopilot, index: int) -> None:
         self._autopilot, self._index = autopilot, index
         self.logs = logs.LogBlocks()
+        self.packets = 0
+        """Packets that have arrived."""
         self.malformed = 0
         """Packets that were not understood."""
         self.last_error = ""
@@ -48,6 +50,7 @@ class Services:
 
     def handle(self, datagram: bytes) -> list[bytes]:
         """The datagrams that answer one datagram."""
+        self.packets += 1
         try:
             frame = wire.decode(datagram)
             if frame.port in (Port.COMMANDER, Port.GENERIC) or (frame.port, frame.channel) == (Port.PLATFORM, 2):

@@ -3,17 +3,17 @@
 Messages hold SI units in REP-103 axes (x forward, y left, z up; positive pitch lowers the nose). On the wire angles are
 degrees, and the firmware counts pitch with the opposite sign (positive raises the nose): the flip happens here and
 nowhere else. Layouts: crtp_commander_rpyt.c, crtp_commander_generic.c, crtp_commander_high_level.c,
-crtp_localization_service.c, quatcompress.h.
+crtp_localization_service.c.
 """
 
 import math
 import struct
 from dataclasses import dataclass
 
+from hardware.robots.crazyflie.quatcompress import Quat, compress_quat, decompress_quat, unit_quat
 from hardware.robots.crazyflie.wire import Frame, Port, WireError, unpack
 
 Vec3 = tuple[float, float, float]
-Quat = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -337,7 +337,7 @@ def decode_localization(frame: Frame) -> tuple[Localization, ...]:
         return (EmergencyStop() if kind == 3 else EmergencyStopWatchdog(),)
     if frame.channel == 1 and kind == 8:
         _, x, y, z, qx, qy, qz, qw = _floats("<B7f", frame.data, "external pose")
-        return (ExternalPose((x, y, z), _unit((qw, qx, qy, qz))),)
+        return (ExternalPose((x, y, z), unit_quat((qw, qx, qy, qz))),)
     if frame.channel == 1 and kind == 9:
         if len(frame.data) not in (12, 23):
             raise WireError(f"packed poses of {len(frame.data)} bytes; expected 12 or 23")
@@ -346,44 +346,6 @@ def decode_localization(frame: Frame) -> tuple[Localization, ...]:
             for drone, x, y, z, quat in struct.iter_unpack("<B3hI", frame.data[1:])
         )
     raise WireError(f"localization packet {kind} on channel {frame.channel} unknown")
-
-
-def compress_quat(quat_wxyz: Quat) -> int:
-    """A unit quaternion in 32 bits: index of the largest of (x, y, z, w), then sign and 9 bits of each other one.
-
-    quatcompress.h; the largest component is left out because the norm restores it; worst error 0.28 degrees.
-    """
-    w, x, y, z = _unit(quat_wxyz)
-    xyzw = (x, y, z, w)
-    largest = max(range(4), key=lambda i: abs(xyzw[i]))
-    packed = largest
-    for i in range(4):
-        if i != largest:
-            negative = (xyzw[i] < 0) != (xyzw[largest] < 0)
-            packed = packed << 10 | negative << 9 | int(511 * abs(xyzw[i]) * math.sqrt(2) + 0.5)
-    return packed
-
-
-def decompress_quat(packed: int) -> Quat:
-    """The unit quaternion (scalar first) in 32 bits; see `compress_quat`."""
-    largest, rest = packed >> 30, 0.0
-    xyzw = [0.0] * 4
-    for i in reversed([i for i in range(4) if i != largest]):
-        magnitude = (packed & 511) / 511 / math.sqrt(2)
-        xyzw[i] = -magnitude if packed & 512 else magnitude
-        rest += magnitude * magnitude
-        packed >>= 10
-    if rest > 1.0:  # three components at their greatest: no unit quaternion has that
-        raise WireError(f"compressed quaternion with squared remainder {1 - rest:.3f}; expected at least 0")
-    xyzw[largest] = math.sqrt(1 - rest)
-    return xyzw[3], xyzw[0], xyzw[1], xyzw[2]
-
-
-def _unit(quat: Quat) -> Quat:
-    norm = math.sqrt(sum(v * v for v in quat))
-    if not 0.5 < norm < 2.0:
-        raise WireError(f"quaternion of norm {norm:.3g}; expected 1")
-    return quat[0] / norm, quat[1] / norm, quat[2] / norm, quat[3] / norm
 
 
 def _floats(layout: str, data: bytes, what: str) -> tuple:
