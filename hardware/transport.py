@@ -89,6 +89,10 @@ class UdpServer:
         self._socket = _bound(_udp_socket(), "udp", self.host, self.port)
         self.port = self._socket.getsockname()[1]
 
+    def fileno(self) -> int:
+        """Lets `selectors` wait for several servers at once."""
+        return _opened(self._socket, Address("udp", self.host, self.port)).fileno()
+
     def receive(self, timeout_s: float = 0.0) -> tuple[bytes, tuple[str, int]] | None:
         """The next datagram and its sender, or None after `timeout_s`."""
         address = Address("udp", self.host, self.port)

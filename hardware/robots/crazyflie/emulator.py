@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hardware.errors import BadInput, RoboError
+from hardware.errors import BadInput, LinkLost, RoboError
 from hardware.plant import Plant
 from hardware.robots.crazyflie.autopilot import DT_S, Autopilot
 from hardware.robots.crazyflie.estimator import Noise
@@ -218,7 +218,10 @@ class Emulator:
         for index, datagram in self.swarm.outgoing():
             peer = self._peers[index]
             if peer is not None:
-                self._servers[index].send(datagram, peer)
+                try:
+                    self._servers[index].send(datagram, peer)
+                except LinkLost:  # no way to that client any more; the drones fly on
+                    self._peers[index] = None
 
 
 def make_emulator(
