@@ -11,6 +11,7 @@ import math
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from controllers.nodes.topic_robot import TopicRobot
 from controllers.policy import Policy, goal_signals
 from controllers.results import outcome
 from controllers.sinks import Level
-from controllers.supervisor import Supervisor
+from controllers.supervisor import Bounds, Supervisor
 from hardware.clock import MonotonicClock
 from hardware.errors import BadInput, RoboError
 from hardware.guard import GuardedRobot
@@ -59,6 +60,9 @@ class PolicyNode(ManagedNode):
         self.declare("autostart", True, "Configure and activate by itself.")
         self.declare("exit_when_done", False, "End the process when the robot is at rest again.")
         self.declare("result", "", "JSON file for the result of the flight.")
+        for f in fields(Bounds):
+            text = f"What the supervisor counts as a fault: {f.name}; see controllers.supervisor.Bounds."
+            self.declare(f"bounds.{f.name}", f.default, text, low=0.0, high=1000.0)
         self.declare_parameter("goal", [float("nan")], _goal_descriptor())
         self.add_on_set_parameters_callback(self._on_parameters)
         self.done = threading.Event()
@@ -96,7 +100,8 @@ class PolicyNode(ManagedNode):
         self._goals = [] if _unset(goal) else self._checked(goal)
         spec = self._policy.interface.robot
         if self._supervisor is None:
-            self._supervisor = Supervisor(spec, artifact.card.rate_hz)
+            values = {f.name: float(self.get_parameter(f"bounds.{f.name}").value) for f in fields(Bounds)}
+            self._supervisor = Supervisor(spec, artifact.card.rate_hz, Bounds(**values))
         self._supervisor.configure()
         self._card.publish(card_message(artifact, self.make))
         self._robot = TopicRobot(self, spec, self.monotonic, self.get_parameter("wait_s").value)
@@ -121,6 +126,7 @@ class PolicyNode(ManagedNode):
         )
         if self._goals:
             self._loop.tour(self._goals, plan.duration_s / len(self._goals))
+        robot.abandoned.clear()
         self.done.clear()
         self._thread = threading.Thread(target=self._fly, args=(self._loop,), name="control", daemon=True)
         self._thread.start()
@@ -141,6 +147,8 @@ class PolicyNode(ManagedNode):
 
     def make_safe(self) -> None:
         """See ManagedNode.make_safe."""
+        if self._robot is not None:
+            self._robot.abandoned.set()
         if self._loop is not None and self.flying:
             self._loop.finish()
 

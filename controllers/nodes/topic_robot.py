@@ -30,6 +30,8 @@ class TopicRobot:
         self._make = RclpyMessages()
         self._state = RobotState(0, {})
         self._peer_ns: int | None = None
+        self.abandoned = threading.Event()
+        """Set to end a wait for the first state."""
         self._primary = primary_topic(spec)
         self._subscriptions = [
             node.create_subscription(message_class(kind), topic, self._taking(topic), qos.STATE_IN)
@@ -56,6 +58,8 @@ class TopicRobot:
         """Waits for the first state; raises Unreachable. Needs an executor that spins in another thread."""
         begin = self._clock.now_ns()
         while self._state.t_ns == 0:
+            if self.abandoned.is_set():
+                raise RoboError("told to stop while waiting for the robot's first state")
             waited_s = (self._clock.now_ns() - begin) / 1e9
             if waited_s > self._wait_s:
                 topic = self._node.resolve_topic_name(self._primary)

@@ -7,13 +7,14 @@ all its phases without a fault and, from 5 s after each goal was set, stayed wit
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
+from controllers.supervisor import Bounds
 from hardware.errors import BadInput
 from robo_rl.cli import Outcome
 
@@ -41,7 +42,7 @@ class Args:
     handover: float = 1.0
     """Seconds during which the classical law is blended into the policy."""
     time_scale: float = 1.0
-    """Emulated or replayed seconds per real second; direct transport only."""
+    """Emulated seconds per real second; direct transport only."""
     name: str | None = None
     """Namespace of the robot's topics; by default its name."""
     fault: UseAppendAction[tuple[str, ...]] = ()
@@ -50,6 +51,8 @@ class Args:
     """Check everything, connect, compute one command; arm nothing and move nothing."""
     log: Path | None = None
     """Directory for the recording; by default a new one below runs/deploy."""
+    bounds: Bounds = field(default_factory=Bounds)
+    """What the supervisor counts as a fault."""
 
 
 def run(args: Args) -> Outcome:
@@ -87,8 +90,8 @@ def _order(args: Args) -> Any:
             raise BadInput(f"--{flag} {value:g}: expected seconds, at least {lowest:g}")
     if not (math.isfinite(args.time_scale) and args.time_scale > 0):
         raise BadInput(f"--time-scale {args.time_scale:g}: expected a number above 0")
-    if args.time_scale != 1.0 and args.mode == "real":
-        raise BadInput("--time-scale: a real robot lives in real time")
+    if args.time_scale != 1.0 and args.mode != "emulated":
+        raise BadInput("--time-scale is for emulated robots: a real one lives in real time, a recording in none")
     if args.fault and (args.mode != "emulated" or args.uri is not None):
         raise BadInput("--fault is for the emulator that deploy starts itself: --mode emulated without --uri")
     if not 0.2 <= args.takeoff_height <= 2.0:
@@ -106,7 +109,8 @@ def _order(args: Args) -> Any:
     if log.exists() and any(log.iterdir()):
         raise BadInput(f"--log {log} is not empty; give a new directory")
     goals = goals_of(args.goal, artifact)
-    return Order(artifact, args.mode, args.uri, args.name or spec.name, goals, plan, args.time_scale, log, args.fault)
+    name = args.name or spec.name
+    return Order(artifact, args.mode, args.uri, name, goals, plan, args.bounds, args.time_scale, log, args.fault)
 
 
 def _shared(args: Args, transport: str) -> dict[str, Any]:

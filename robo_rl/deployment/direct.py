@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from controllers.policy import Policy, signals_needed
 from controllers.results import outcome
 from controllers.sinks import Level
 from controllers.supervisor import Supervisor
-from hardware.clock import Clock, MonotonicClock
+from hardware.clock import Clock, MonotonicClock, SteppedClock
 from hardware.errors import BadInput, RoboError
 from hardware.guard import GuardedRobot
 from hardware.log.reader import Log
@@ -41,7 +42,7 @@ class Telling(LogSink):
 def fly(order: Order) -> dict[str, Any]:
     """Runs the order to the end; returns its figures. Raises RoboError where it cannot even begin."""
     sys.setswitchinterval(SWITCH_S)
-    clock = MonotonicClock(order.time_scale)
+    clock = _clock(order)
     with ExitStack() as stack:
         robot, replay = _robot(order, clock, stack)
         loop = _loop(order, robot, clock, stack)
@@ -55,12 +56,12 @@ def fly(order: Order) -> dict[str, Any]:
                     loop.finish()
         except RoboError as e:
             failure = str(e)
-        return outcome(loop, failure) | {"log": str(order.log), "interrupted": bool(interrupts)}
+        return outcome(loop, failure, moves=replay is None) | {"log": str(order.log), "interrupted": bool(interrupts)}
 
 
 def rehearse(order: Order) -> dict[str, Any]:
     """Checks everything up to the first command: connection, state, one inference. Arms nothing, moves nothing."""
-    clock = MonotonicClock(order.time_scale)
+    clock = _clock(order)
     with ExitStack() as stack:
         robot, _ = _robot(order, clock, stack)
         state = robot.read()
@@ -76,6 +77,11 @@ def rehearse(order: Order) -> dict[str, Any]:
         print(f"dry run: {policy.interface.robot.name} answers; the first command would be {command}")
         signals = {k: np.asarray(v).tolist() for k, v in state.signals.items()}
         return {"success": True, "dry_run": True, "state": signals, "status": sorted(state.status), "command": command}
+
+
+def _clock(order: Order) -> Clock:
+    """Real time for robots that move; a recording needs none, so it is replayed as fast as this machine can."""
+    return SteppedClock(time.time_ns()) if order.kind == "replay" else MonotonicClock(order.time_scale)
 
 
 def _robot(order: Order, clock: Clock, stack: ExitStack) -> tuple[GuardedRobot, ReplayRobot | None]:
@@ -100,7 +106,7 @@ def _robot(order: Order, clock: Clock, stack: ExitStack) -> tuple[GuardedRobot, 
 
 def _loop(order: Order, robot: GuardedRobot, clock: Clock, stack: ExitStack) -> Loop:
     artifact = order.artifact
-    supervisor = Supervisor(robot.spec, artifact.card.rate_hz)
+    supervisor = Supervisor(robot.spec, artifact.card.rate_hz, order.bounds)
     supervisor.configure()
     policy = Policy(artifact)
     sink = stack.enter_context(Telling(order.log, robot.spec, order.name, artifact, clock.now_ns()))

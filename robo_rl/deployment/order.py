@@ -9,6 +9,7 @@ from controllers.artifact import PolicyArtifact
 from controllers.flight import FlightPlan
 from controllers.goals import Goal, fence_of, parse_goal
 from controllers.policy import goal_signals
+from controllers.supervisor import Bounds
 from hardware.errors import BadInput
 
 RobotKind = Literal["emulated", "real", "replay"]
@@ -25,6 +26,7 @@ class Order:
     """Namespace of the robot's topics."""
     goals: tuple[Goal, ...]
     plan: FlightPlan
+    bounds: Bounds
     time_scale: float
     log: Path
     faults: tuple[str, ...]

@@ -78,7 +78,8 @@ class Child:
                 self._process.send_signal(number)
             status = self.wait(grace_s)
             if status is not None:
-                return status
+                break
+        self._reader.join(timeout=1.0)
         return self._process.wait()
 
     def __enter__(self) -> Self:
@@ -89,7 +90,9 @@ class Child:
 
     def _read(self) -> None:
         stream = self._process.stdout
-        if stream is not None:
+        if stream is None:
+            return
+        with stream:
             for raw in stream:
                 line = raw.rstrip("\n")
                 self.last_line = line or self.last_line

@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,7 @@ def fly(order: Order) -> dict[str, Any]:
         stack.callback(policy.stop, 40.0)
         interrupted = _wait(policy, node, order)
         if not result.exists():
-            raise RoboError(f"policy_node ended without a result: {policy.last_line or node.last_line}")
+            raise RoboError(f"policy_node ended without a result: {_words(policy.last_line or node.last_line)}")
         figures = json.loads(result.read_text())
     return figures | {"log": str(order.log), "interrupted": interrupted}
 
@@ -82,6 +84,7 @@ def _policy(order: Order, result: Path) -> dict[str, Any]:
         "duration_s": order.plan.duration_s,
         "handover_s": order.plan.handover_s,
         "takeoff_height_m": order.plan.takeoff_height_m,
+        **{f"bounds.{name}": value for name, value in asdict(order.bounds).items()},
         "exit_when_done": True,
         "result": str(result),
     }
@@ -104,6 +107,11 @@ def _text(value: Any) -> str:
     return json.dumps([float(v) for v in value] if isinstance(value, list) else value)
 
 
+def _words(line: str) -> str:
+    """A line of a node's output without the stamps that rclpy puts before it."""
+    return re.sub(r"^(\[[^]]*\] )*\[[^]]*\]: ", "", line)
+
+
 def _wait(policy: Child, node: Child, order: Order) -> bool:
     """Waits for the policy node's end; passes SIGINT and SIGTERM on to it. Returns whether there was one."""
     interrupts: list[int] = []
@@ -112,7 +120,7 @@ def _wait(policy: Child, node: Child, order: Order) -> bool:
     with _forwarding_signals(policy, interrupts):
         while policy.wait(0.2) is None:
             if node.status is not None:
-                raise RoboError(f"robot_node ended: {node.last_line}")
+                raise RoboError(f"robot_node ended: {_words(node.last_line)}")
             if time.monotonic() > deadline:
                 raise RoboError(f"policy_node did not end within {order.plan.duration_s + END_S:g} s")
     return bool(interrupts)
