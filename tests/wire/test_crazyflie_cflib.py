@@ -29,13 +29,20 @@ def addresses() -> Iterator[list[str]]:
         yield served
 
 
+@pytest.fixture(scope="module")
+def connected(addresses: list[str]) -> Iterator[SyncCrazyflie]:
+    with SyncCrazyflie(addresses[0], cf=Crazyflie()) as link:
+        link.wait_for_params()
+        yield link
+
+
 @pytest.fixture
-def drone(addresses: list[str]) -> Iterator[SyncCrazyflie]:
-    with SyncCrazyflie(addresses[0], cf=Crazyflie()) as connected:
-        connected.wait_for_params()
-        connected.cf.param.set_value("fault.reboot", 1)  # every test begins with a fresh drone on the floor
-        wait_for(lambda: connected.cf.supervisor.can_be_armed)
-        yield connected
+def drone(connected: SyncCrazyflie) -> SyncCrazyflie:
+    """The drone, restarted and on the floor, without log blocks."""
+    connected.cf.log.reset()
+    connected.cf.param.set_value("fault.reboot", 1)
+    wait_for(lambda: connected.cf.supervisor.can_be_armed)
+    return connected
 
 
 def wait_for(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
@@ -173,13 +180,16 @@ def test_emergency_stop_locks(drone: SyncCrazyflie) -> None:
 
 def test_faults_by_parameter_and_crash_recovery(drone: SyncCrazyflie) -> None:
     cf = drone.cf
+    watch = Watch(cf, "stateEstimate.z")
     arm(cf)
     cf.high_level_commander.takeoff(1.0, 1.0)
-    wait_for(lambda: cf.supervisor.is_flying)
-    time.sleep(0.5)
+    wait_for(lambda: watch["stateEstimate.z"] > 0.9)
     cf.param.set_value("fault.motor", 2)
     wait_for(lambda: cf.supervisor.is_crashed)
     assert not cf.supervisor.can_fly
+    wait_for(lambda: not cf.supervisor.is_tumbled)  # it comes to lie on its legs
+    cf.supervisor.send_crash_recovery_request()
+    wait_for(lambda: not cf.supervisor.is_crashed)
 
 
 def test_tables_come_from_the_cache_the_second_time(addresses: list[str], tmp_path: Path) -> None:

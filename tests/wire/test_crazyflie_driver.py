@@ -88,7 +88,7 @@ def test_states_hold_every_signal_of_the_spec_in_si_and_one_instant(drone: Drive
     steps = np.diff(sorted(seen)) / 1e6
     assert np.median(steps) == pytest.approx(10.0, abs=0.5)  # the drone's own 100 Hz
     now_ns = drone._clock.now_ns()
-    assert 0 <= now_ns - max(seen) < 0.2e9 * SCALE
+    assert 0 <= now_ns - max(seen) < 1e9 * SCALE
 
 
 def test_a_moving_drones_state_is_the_estimate_of_that_instant() -> None:
