@@ -34,6 +34,7 @@ from hardware.spec import load_spec, robot_names
 NODE_NAME = "log_player"
 REPLAY_PREFIX = "/replay"
 ACKNOWLEDGE_S = 2.0
+WATCH_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,11 @@ class Player:
         self._wake = threading.Condition()
         self._seek: int | None = self._at(playing.start_s)
         self._single = 0
-        self.timeline = Timeline(self._at(playing.start_s), playing.rate, time.monotonic(), playing.paused)
+        self._paused: bool | None = playing.paused
+        """How to begin; None once it has begun."""
+        self.timeline = Timeline(self._at(playing.start_s), playing.rate, time.monotonic(), paused=True)
+        self.refusal: RoboError | None = None
+        """Why playing was broken off."""
         self.skipped: dict[str, str] = {}
         self.counts: dict[str, int] = {}
         self.lateness_s = array("d")
@@ -117,7 +122,10 @@ class Player:
 
     def play(self) -> None:
         """Publishes until the end of the log or until stopped."""
-        self.timeline.seek(self.timeline.position_ns, time.monotonic())
+        with self._wake:
+            if not self._paused:
+                self.timeline.resume(time.monotonic())
+            self._paused = None
         while self._seek is not None and not self._stop.is_set():
             start, self._seek = self._seek, None
             self._publish_latched(start)
@@ -132,8 +140,20 @@ class Player:
         for _, publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, last - time.monotonic())))
 
-    def refuse_live_robots(self) -> None:
-        """Raises RoboError where a robot that the log commands is publishing its state now."""
+    def watch_for_live_robots(self) -> None:
+        """Raises RoboError where a robot that the log commands publishes its state; stops playing when one appears."""
+        self._refuse_live_robots()
+
+        def look() -> None:
+            try:
+                self._refuse_live_robots()
+            except RoboError as e:
+                self.refusal = e
+                self._stop.set()
+
+        self._node.create_timer(WATCH_S, look)
+
+    def _refuse_live_robots(self) -> None:
         for topic, space in self._commands.items():
             for spec in map(load_spec, robot_names()):
                 for name in (f"{space}/{t}" for t in state_topics(spec)):
@@ -222,11 +242,16 @@ class Player:
         return answer
 
     def _pause(self) -> str:
+        if self._paused is not None:
+            self._paused = True
         self.timeline.pause(time.monotonic())
         return f"paused at {(self.timeline.position_ns - self._log.start_ns) / 1e9:.3f} s"
 
     def _resume(self) -> str:
-        self.timeline.resume(time.monotonic())
+        if self._paused is not None:
+            self._paused = False
+        else:
+            self.timeline.resume(time.monotonic())
         return f"playing at rate {self.timeline.rate:g}"
 
     def _next(self) -> str:
@@ -281,10 +306,12 @@ def play(
         say(f"playing {playing.log}: {log.count} messages, {log.duration_s:.1f} s, at rate {playing.rate:g}")
         stop.wait(playing.delay_s)
         if playing.allow_commands:
-            player.refuse_live_robots()
+            player.watch_for_live_robots()
         started = time.monotonic()
         player.play()
         took = time.monotonic() - started
+        if player.refusal is not None:
+            raise player.refusal
         if not stop.is_set():
             player.finish()
         executor.shutdown()

@@ -18,6 +18,7 @@ from support.log_samples import by_mcap, by_ours, by_rosbags
 from support.ros_talker import known_odometry
 
 from controllers.nodes.definitions import definition_of
+from controllers.nodes.profile import VARIABLE, profile_path
 from controllers.nodes.record_node import Selection, request_for
 from hardware.errors import BadInput
 from hardware.log.reader import Log
@@ -35,6 +36,7 @@ def environment() -> dict[str, str]:
     return os.environ | {
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        VARIABLE: str(profile_path()),
         "PYTHONPATH": str(TESTS),
     }
 
