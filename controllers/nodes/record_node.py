@@ -24,6 +24,8 @@ DEPTH = 1000
 """Messages that wait in the middleware while the recorder is busy."""
 DISCOVERY_S = 0.2
 DRAIN_S = 0.3
+SILENCE_S = 1.0
+"""A lingering recorder takes everybody to have stopped after this time without a message."""
 NODE_NAME = "log_recorder"
 
 
@@ -42,6 +44,8 @@ class Recording:
     fsync_s: float | None = None
     duration_s: float | None = None
     """Stops by itself after this time."""
+    linger_s: float = 0.0
+    """Once asked to stop, goes on for so long at most while messages still come."""
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,15 @@ def record(
             executor.spin_once(timeout_sec=0.1)
             if recording.duration_s is not None and time.monotonic() - started >= recording.duration_s:
                 break
-        last = time.monotonic() + DRAIN_S  # what other nodes say while they stop belongs to the log too
-        while time.monotonic() < last and recorder.failure is None:
+        # What other nodes say while they stop belongs to the log too.
+        asked = heard = time.monotonic()
+        count = writer.messages
+        while recorder.failure is None and time.monotonic() < min(
+            asked + max(recording.linger_s, DRAIN_S), heard + SILENCE_S
+        ):
             executor.spin_once(timeout_sec=0.05)
+            if writer.messages > count:
+                heard, count = time.monotonic(), writer.messages
         if recorder.failure is not None:
             raise recorder.failure
     return Recorded(recording.out, writer.counts, recorder.lost, time.monotonic() - started)

@@ -47,6 +47,8 @@ class Record:
     """Hand what was received to the operating system at the latest after so many seconds."""
     fsync: float | None = None
     """Also force it to the disk, this often (seconds)."""
+    linger: float = 0.0
+    """Once asked to stop, go on for so many seconds at most while messages still come."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,14 @@ def _record(action: Record) -> Outcome:
     from controllers.nodes.record_node import Recording, record
 
     recording = Recording(
-        action.log, action.topics, action.regex, action.exclude, action.flush, action.fsync, action.duration
+        action.log,
+        action.topics,
+        action.regex,
+        action.exclude,
+        action.flush,
+        action.fsync,
+        action.duration,
+        action.linger,
     )
     done = record(recording, say=_say)
     for topic, count in done.counts.items():

@@ -240,7 +240,8 @@ def help_of(key: tuple[str, ...]) -> str:
 
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        main([*key, "--help"])
+        scene = ["quadrotor/hover"] if key == ("train",) else []  # its settings are flags only once it is named
+        main([*key, *scene, "--help"])
     return out.getvalue()
 
 

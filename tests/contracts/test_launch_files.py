@@ -48,7 +48,7 @@ EMULATE = (
 )
 ROBOT = "python3 -m controllers.nodes.robot_node --ros-args -r __ns:=/{} -p robot:=crazyflie -p uri:={}"
 POLICY = "python3 -m robo_rl.deployment.policy_node {} --goal={} --duration {} --ros-args -r __ns:=/{}"
-RECORD = "python3 -m robo_rl log record {} --regex /{}/.*|/diagnostics"
+RECORD = "python3 -m robo_rl log record {} --linger 60 --regex /{}/.*|/diagnostics"
 DIRECT = "python3 -m robo_rl deploy zoo:quadrotor-hover --robot crazyflie --mode {} --transport direct --uri {}"
 
 EXPECTED: list[tuple[str, dict[str, str], list[tuple[float, str, str]]]] = [
