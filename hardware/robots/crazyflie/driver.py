@@ -123,6 +123,7 @@ class Driver:
     def arm(self, timeout_s: float = 2.0) -> None:
         """Arms and unlocks the thrust; raises RoboError with the drone's reason after `timeout_s`."""
         session = self._opened()
+        self._pending = None  # a stop that is still being repeated would disarm the drone again
         request = Frame(Port.SUPERVISOR, 1, bytes([SupervisorCommand.ARM, 1]))
         deadline = time.monotonic() + timeout_s
         while True:
