@@ -82,7 +82,7 @@ class PolicyNode(ManagedNode):
         self.create_subscription(PoseStamped, GOAL[0], self._on_goal, qos.ONE_SHOT)
         self.create_subscription(Bool, ESTOP[0], self._on_estop, qos.LATCHED)
         self.create_service(Trigger, "estop/reset", self._on_reset)
-        self.create_timer(HEARTBEAT_PERIOD_S, self._beat_while_idle)
+        self.create_timer(HEARTBEAT_PERIOD_S, self._on_timer)
 
     @property
     def flying(self) -> bool:
@@ -199,7 +199,10 @@ class PolicyNode(ManagedNode):
     def event(self, level: Level, text: str, values: dict[str, str], now_ns: int) -> None:
         """Diagnostics and the log."""
         self.diagnose(level, text, values)
-        (self.get_logger().error if level == "error" else self.get_logger().info)(text)
+        if level == "error":  # rclpy refuses to change the severity of one line of code
+            self.get_logger().error(text)
+        else:
+            self.get_logger().info(text)
 
     def _fly(self, loop: Loop) -> None:
         try:
@@ -212,6 +215,8 @@ class PolicyNode(ManagedNode):
         except Exception as e:  # noqa: BLE001 - the thread's last words must reach the log
             self.get_logger().fatal(f"control loop: {type(e).__name__}: {e}")
             self.failure = str(e)
+        if loop.sink.failure is not None:
+            self.get_logger().error(f"telling what happens failed: {loop.sink.failure}")
         self.result = outcome(loop, self.failure)
         path = self.get_parameter("result").value
         if path:
@@ -284,9 +289,13 @@ class PolicyNode(ManagedNode):
         self.report()
         return response
 
-    def _beat_while_idle(self) -> None:
-        if not self.flying:
-            self.beat()
+    def _on_timer(self) -> None:
+        """Heartbeats while no loop gives them, and the step to inactive once a flight is over."""
+        if self.flying:
+            return
+        self.beat()
+        if self.state_label == "active" and self.done.is_set():
+            self.trigger_deactivate()
 
 
 def _unset(goal: Sequence[float]) -> bool:

@@ -40,6 +40,11 @@ class Child:
         self._reader.start()
 
     @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    @property
     def status(self) -> int | None:
         """Exit status; None while it runs."""
         return self._process.poll()
