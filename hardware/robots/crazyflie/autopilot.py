@@ -79,7 +79,7 @@ class Autopilot:
         self._rotors, self._by_rotors = np.zeros((4, r)), np.zeros(r, dtype=bool)
         self._allowed = np.zeros(r, dtype=bool)
         self._motor_gain = np.ones((4, r))
-        self._voltage_cap = np.full(r, np.inf)
+        self._voltage_cap, self._voltage_capped = np.full(r, np.inf), False
         gains = gains_on(np.zeros((3, r)))
         self._gains = Gains(*(np.repeat(g, r, axis=1) for g in gains))
         self._tick_gains = per_tick(self._gains, DT_S)
@@ -87,7 +87,9 @@ class Autopilot:
 
     def tick(self) -> None:
         """2 ms of everything."""
-        applied = np.minimum(self.motors * self._motor_gain, rotor_ceiling(self.battery_v))
+        applied = self.motors * self._motor_gain
+        if self._voltage_capped:  # the plant knows nothing of this fault
+            applied = np.minimum(applied, rotor_ceiling(self.battery_v))
         self.plant.step(applied.T, DT_S)
         self.now_ms += TICK_MS
         signals = self.plant.signals()
@@ -178,6 +180,7 @@ class Autopilot:
             self._motor_gain[:, i] = np.where(np.arange(1, 5) == value, 0.0, 1.0)
         elif name == "fault.vbat":
             self._voltage_cap[i] = value if value > 0.0 else np.inf
+            self._voltage_capped = bool(np.isfinite(self._voltage_cap).any())
         elif name == "fault.gyro":
             self.estimator.gyro_fault[i] = bool(value)
         elif name == "fault.freeze":
@@ -194,6 +197,7 @@ class Autopilot:
         self.estimator.settle(i, np.zeros(3))
         self.estimator.gyro_fault[i] = self.estimator.frozen[i] = False
         self._motor_gain[:, i], self._voltage_cap[i] = 1.0, np.inf
+        self._voltage_capped = bool(np.isfinite(self._voltage_cap).any())
         self.motors[:, i] = self._setpoint[:, i] = 0.0
         for gains, fresh in zip(self._gains, gains_on(np.zeros((3, 1))), strict=True):
             gains[:, i] = fresh[:, 0]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from hardware.robots.crazyflie.autopilot import Autopilot
+from hardware.robots.crazyflie.autopilot import TICK_MS, Autopilot
 from hardware.robots.crazyflie.battery import level_percent
 from hardware.robots.crazyflie.firmware import COUNTS
 from hardware.robots.crazyflie.quatcompress import compress_quat
@@ -158,8 +158,9 @@ class LogBlocks:
 
         All blocks count from the drone's start, so that blocks of one period carry values of the same instant.
         """
+        now_ms = autopilot.now_ms
         for ident, block in self._blocks.items():
-            if block.period_ms and autopilot.now_ms % block.period_ms == 0:
+            if block.period_ms and now_ms // block.period_ms != (now_ms - TICK_MS) // block.period_ms:
                 yield ident, b"".join(pack_value(t, get(autopilot, index)) for t, get in block.variables)
 
     def _extend(self, block: Block, request: LogControl) -> int:

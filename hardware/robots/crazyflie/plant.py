@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hardware.errors import BadInput, NotFoundError
 from hardware.robots.crazyflie.battery import discharge, open_circuit_v
-from hardware.robots.crazyflie.firmware import rotor_ceiling
+from hardware.robots.crazyflie.firmware import thrust_from_voltage
 
 Array = NDArray[np.float64]
 
@@ -129,7 +129,8 @@ class RigidBodyPlant:
     def step(self, actuators: Array, dt_s: float) -> None:
         """Advances by `dt_s` under normalised rotor forces (R, 4): semi-implicit, exact for motor lag and free fall."""
         a = self.airframe
-        wanted = np.clip(actuators.T, 0.0, rotor_ceiling(self.battery_v, rotor_max_n=a.thrust_max_n))
+        ceiling = np.minimum(thrust_from_voltage(self.battery_v) / a.thrust_max_n, 1.0)
+        wanted = np.maximum(np.minimum(actuators.T, ceiling), 0.0)
         tau = np.where(wanted > self.rotors, a.tau_up_s, a.tau_down_s)
         self.rotors = self.rotors + (wanted - self.rotors) * (1.0 - np.exp(-dt_s / tau))
         share = self.rotors * (1.0 - a.thrust_curve + a.thrust_curve * self.rotors)
