@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
         "train",
         "quadrotor/hover",
         *TINY,
-        *("--steps", 4 * STEPS, "--eval-episodes", 8, "--seed", 5, "--out", out, "--json", result),
+        *("--steps", 4 * STEPS, "--eval-episodes", 4, "--seed", 5, "--out", out, "--json", result),
     )
     return out, json.loads(result.read_text())
 
@@ -91,7 +91,7 @@ def test_evaluation_repeats_itself_and_shows_a_picture(run: tuple[Path, dict[str
     for name in ("a", "b"):
         command(
             *("eval", run[0], "--episodes", 8, "--baseline", "--render", tmp_path / f"{name}.png"),
-            *("--json", tmp_path / f"{name}.json"),
+            *("--scene.episode-s", 1.5, "--scene.hold-from-s", 1.0, "--json", tmp_path / f"{name}.json"),
         )
         results.append(json.loads((tmp_path / f"{name}.json").read_text()))
     a, b = results
