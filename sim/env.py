@@ -13,6 +13,7 @@ from torch import Tensor
 from controllers.interface import Interface, Memory
 from hardware.errors import BadInput
 from hardware.guard import limit_command
+from sim.engine import Engine, prepared
 from sim.spec import SceneSpec, Step
 
 
@@ -26,7 +27,7 @@ class Verdict(NamedTuple):
 
 
 class Task(Protocol):
-    """One task in N worlds."""
+    """One task in N worlds; `measured`, `goal` and `privileged` are pure functions of a view."""
 
     spec: SceneSpec
     interface: Interface
@@ -69,7 +70,7 @@ class Task(Protocol):
 class BatchEnv:
     """A VecEnv over a Task."""
 
-    def __init__(self, task: Task, *, seed: int = 0) -> None:
+    def __init__(self, task: Task, *, seed: int = 0, engine: Engine = "eager") -> None:
         self.task, self.spec = task, task.spec
         self.num_envs, self.device = task.num_envs, task.device
         self.interface = task.interface
@@ -82,6 +83,9 @@ class BatchEnv:
         self._scale = torch.tensor([f.scale for f in task.interface.action], device=self.device)
         self._start = task.interface.start((self.num_envs,), like)
         self._memory = self._start
+        self._groups = [*task.interface.group_sizes, "critic"]
+        # Numbers of rows change with every end of an episode, and torch.compile would start anew for each.
+        self._watch = prepared(self._watch_flat, "traced" if engine == "compiled" else engine)
         self.age = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
         """(N,) steps since each episode began."""
         self.reset(seed)
@@ -128,9 +132,21 @@ class BatchEnv:
         return Step(obs, verdict.reward, verdict.cost, verdict.terminated, truncated, final, verdict.metrics)
 
     def _observe(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        obs, self._memory = self.interface.observe(self.task.measured(view), self.task.goal(view), self._memory)
+        m = self._memory
+        *groups, fresh = self._watch(*view.values(), *m.past.values(), m.command, m.fresh)
+        past = dict(zip(m.past, groups[len(self._groups) :], strict=True))
+        self._memory = Memory(m.command, past, fresh)
+        return dict(zip(self._groups, groups, strict=False))
+
+    def _watch_flat(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Observation groups, histories and freshness of a view and a memory: a pure function of tensors."""
+        names, kept = list(self.task.view(None)), list(self._start.past)
+        view = dict(zip(names, tensors, strict=False))
+        past = dict(zip(kept, tensors[len(names) :], strict=False))
+        memory = Memory(tensors[-2], past, tensors[-1])
+        obs, memory = self.interface.observe(self.task.measured(view), self.task.goal(view), memory)
         obs["critic"] = self.task.privileged(view)
-        return obs
+        return (*(obs[g] for g in self._groups), *(memory.past[k] for k in kept), memory.fresh)
 
     def _restart_ended(self, ids: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Observations after the restart of rows `ids`, and the same with those rows' last ones before it.

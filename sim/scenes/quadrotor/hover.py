@@ -11,6 +11,7 @@ from torch import Tensor
 from controllers.interface import Interface
 from hardware.spec import load_spec
 from sim.dynamics import quadrotor as body
+from sim.engine import Engine
 from sim.env import Verdict
 from sim.randomization import Family, draw_bounds, draw_range
 from sim.scenes.quadrotor.world import NOISE, QuadrotorWorlds
@@ -47,8 +48,9 @@ class HoverConfig:
     """Largest speed at the start, in a random direction."""
     rotor_gyro: bool = True
     """Include the rotors' own angular momentum."""
-    compiled: bool = False
-    """Compile the physics with torch.compile: faster steps after 10 to 30 s."""
+    engine: Engine = "traced"
+    """How the simulator's step is run: eager, traced (recorded once, replayed without Python, bit for bit the same) or
+    compiled (torch.compile: 10 to 30 s at the start, worth it for long runs)."""
 
     @property
     def radius_m(self) -> float:
@@ -87,7 +89,7 @@ class HoverTask:
             max_delay_s=draw_range(spec.params["command_delay"], family)[1],
             biased=config.disturbances,
             rotor_gyro=config.rotor_gyro,
-            compiled=config.compiled,
+            engine=config.engine,
         )
         self.state, self.shared = self.worlds.state, self.worlds.shared
         self.state["held"] = torch.zeros(2, num_envs, device=self.device)

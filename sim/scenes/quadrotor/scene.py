@@ -86,7 +86,7 @@ def make_hover(
 ) -> BatchEnv:
     """N environments of the hover task."""
     task = HoverTask(num_envs, spec=make_spec(config), config=config, family=family, device=device)
-    return BatchEnv(task, seed=seed)
+    return BatchEnv(task, seed=seed, engine=config.engine)
 
 
 def track(env: BatchEnv) -> torch.Tensor:

@@ -1,7 +1,9 @@
 """N quadrotors in free space: physics, firmware, delays, battery and sensor noise, as planes."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from hardware.robots.crazyflie.firmware import (
     start_cascade,
 )
 from sim.dynamics import quadrotor as body
+from sim.engine import Engine, prepared
 from sim.param import Param
 from sim.randomization import draw
 from sim.sensors import corrupted
@@ -53,7 +56,7 @@ class QuadrotorWorlds:
         max_delay_s: float,
         biased: bool,
         rotor_gyro: bool,
-        compiled: bool,
+        engine: Engine,
     ) -> None:
         self._names, self._bounds, self._starts = list(params), bounds, starts
         self._index = {name: i for i, name in enumerate(self._names)}
@@ -71,7 +74,7 @@ class QuadrotorWorlds:
         """Prepared worlds and how many of them have been dealt out."""
         gains = per_tick(gains_on(self.state["body"][:3]), self._dt_s)
         moments = [[[i * self._dt_s + j * period_s] for j in range(older)] for i in range(substeps)]
-        self._flight = {
+        flight: dict[str, Any] = {
             "moments": torch.tensor(moments, device=self.device).reshape(substeps, older, 1),
             "gains": gains,
             "attitude": mode == "attitude_thrust",
@@ -80,7 +83,7 @@ class QuadrotorWorlds:
             "rotor_gyro": rotor_gyro,
         }
         self._biased = biased
-        self._fly = torch.compile(_fly, dynamic=False) if compiled else _fly
+        self._fly = prepared(functools.partial(_fly, **flight), engine)
         self._circumstances = [
             self._index[n] for n in ("battery_voltage", "battery_sag", "command_delay", "bias_roll", "bias_pitch")
         ]
@@ -105,7 +108,7 @@ class QuadrotorWorlds:
         s["commands"] = torch.cat([command.T[None], s["commands"][:-1]])
         params, coefficients, decay, _ = self._split(s["fixed"])
         s["body"], s["cascade"] = self._fly(
-            s["body"], s["cascade"], s["commands"], params[self._circumstances], coefficients, decay, **self._flight
+            s["body"], s["cascade"], s["commands"], params[self._circumstances], coefficients, decay
         )
         s["noise"] = torch.randn((12, self.num_envs), generator=generator, device=self.device)
 
