@@ -98,6 +98,17 @@ def test_rotor_thrusts_go_to_the_motors_as_they_are(client: Client) -> None:
     assert client.motors == pytest.approx((1.0, 0.0, 0.5, 0.5))
 
 
+def test_a_set_point_without_position_control_acts_within_a_tick(client: Client) -> None:
+    client.send(w.Attitude(0, 0, 0, 0))
+    client.advance(0.002)  # whatever the phase of the 100 Hz loop
+    client.send(w.RotorThrust((0.5, 0.51, 0.52, 0.53)))
+    client.advance(0.002)
+    assert client.motors == pytest.approx((0.5, 0.51, 0.52, 0.53), abs=1e-6)
+    client.send(w.Attitude(0.1, 0.2, 0.3, 0.6))
+    client.advance(0.002)
+    assert client.pilot.setpoint == pytest.approx((0.1, 0.2, 0.3, 0.6), abs=1e-4)
+
+
 def test_rate_mode_is_counted_as_not_emulated(client: Client) -> None:
     client.send(w.Manual(0.0, 0.0, 0.0, 0.5, True))
     services = client.swarm.services[0]

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from hardware.plant import Plant
 from hardware.robots.crazyflie import parameters
-from hardware.robots.crazyflie.commander import OFF, Commander
+from hardware.robots.crazyflie.commander import OFF, STREAMED, Commander
 from hardware.robots.crazyflie.estimator import Estimate, Estimator, Noise
 from hardware.robots.crazyflie.firmware import (
     COUNTS,
     RATE_HZ,
-    CascadeState,
     Gains,
     cascade,
     gains_on,
@@ -25,9 +24,10 @@ from hardware.robots.crazyflie.firmware import (
     start_cascade,
 )
 from hardware.robots.crazyflie.position import PositionController
-from hardware.robots.crazyflie.supervisor import State, Supervisor, Timings
+from hardware.robots.crazyflie.supervisor import MOTORS_RUN, State, Supervisor, Timings
 from hardware.robots.crazyflie.target import Target
 from hardware.robots.crazyflie.wire import Info
+from hardware.robots.crazyflie.wire_commands import NotifyStop, Setpoint
 
 Array = NDArray[np.float64]
 
@@ -104,6 +104,20 @@ class Autopilot:
             self._outer_loops()
         self._inner_loop()
 
+    def stream(self, i: int, message: Setpoint | NotifyStop) -> bool:
+        """Gives drone `i` a streamed set point; False for a kind that is not emulated.
+
+        One that needs no position control acts from the next tick on, as in the firmware.
+        """
+        pilot = self.pilots[i]
+        if not pilot.commander.stream(message, self.now_ms):
+            return False
+        target, state = pilot.commander.target, pilot.supervisor.state
+        direct = target.xy == "off" and target.z == "off" and pilot.commander.priority == STREAMED
+        if direct and state in MOTORS_RUN and state is not State.LEVEL_OUT:
+            self._follow(i, target, target.roll, target.pitch, target.thrust)
+        return True
+
     def _inner_loop(self) -> None:
         e = self.estimate
         # A NaN gyro makes NaN motors; the firmware's cast to an integer makes them zero.
@@ -129,14 +143,18 @@ class Autopilot:
             roll, pitch, thrust = pilot.position.update(target, position, velocity, yaw, pilot.parameters)
             if thrust <= 0.0:
                 pilot.position.reset()
-            self._by_rotors[i] = target.rotors is not None
-            if target.rotors is not None:
-                self._rotors[:, i] = target.rotors
-            if target.yaw_mode == "angle":
-                self._cascade.yaw_setpoint[i] = target.yaw
-            rate = target.yaw if target.yaw_mode == "rate" else 0.0
-            pilot.target, pilot.setpoint = target, (roll, pitch, rate, thrust)
-            self._setpoint[:, i] = pilot.setpoint
+            self._follow(i, target, roll, pitch, thrust)
+
+    def _follow(self, i: int, target: Target, roll: float, pitch: float, thrust: float) -> None:
+        """Hands drone `i`'s target to the attitude loop, or its rotor forces to the motors."""
+        self._by_rotors[i] = target.rotors is not None
+        if target.rotors is not None:
+            self._rotors[:, i] = target.rotors
+        if target.yaw_mode == "angle":
+            self._cascade.yaw_setpoint[i] = target.yaw
+        pilot, rate = self.pilots[i], target.yaw if target.yaw_mode == "rate" else 0.0
+        pilot.target, pilot.setpoint = target, (roll, pitch, rate, thrust)
+        self._setpoint[:, i] = pilot.setpoint
 
     def _supervise(self, i: int) -> None:
         pilot = self.pilots[i]
@@ -225,6 +243,3 @@ class Autopilot:
             landing_ms=int(p["supervisor.landedTimeout"]),
             tilt_g=Timings().tilt_g if never is None else never,
         )
-
-
-__all__ = ["DT_S", "TICK_MS", "Autopilot", "CascadeState", "Pilot"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from hardware.errors import BadInput
 from hardware.robots.crazyflie import logs, parameters, wire, wire_commands
-from hardware.robots.crazyflie.autopilot import Autopilot
+from hardware.robots.crazyflie.autopilot import Autopilot, Pilot
 from hardware.robots.crazyflie.wire import Frame, Port, SupervisorCommand, WireError
 
 FIRMWARE_TEXT = b"robo_rl emulator\0"
@@ -75,12 +75,12 @@ class Services:
         return [wire.encode(Frame(Port.LOG, 2, wire.pack_log_data(i, now_ms, values))) for i, values in due]
 
     @property
-    def _pilot(self):
+    def _pilot(self) -> Pilot:
         return self._autopilot.pilots[self._index]
 
     def _stream(self, frame: Frame) -> None:
         message = wire_commands.decode_setpoint(frame)
-        if not self._pilot.commander.stream(message, self._autopilot.now_ms):
+        if not self._autopilot.stream(self._index, message):
             raise WireError(f"set point {message} is not emulated")
 
     def _localize(self, frame: Frame) -> None:
