@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hardware.errors import BadInput
+from hardware.errors import BadInput, RoboError
 from robo_rl import checkpoint, fast_linear
 from robo_rl.config import RunConfig, check, to_plain
 from robo_rl.distributed import Group
@@ -118,6 +118,7 @@ def train(
                 break
             before = time.monotonic()
             values = iterate(training, group)
+            _refuse_nonsense(training, values, run)
             if files:
                 files.write(training, values, start, cpu, before)
                 for sink in sinks:
@@ -177,6 +178,16 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     training.episodes.length.copy_(state["episode_length"])
     training.noise.set_state(state["noise"])
     training.env_steps = state["env_steps"]
+
+
+def _refuse_nonsense(training: Training, values: dict[str, float], run: RunDir) -> None:
+    """Raises RoboError where learning has produced a number that is none; the last checkpoint is from before that."""
+    for name in ("surrogate_loss", "value_loss", "kl"):
+        if not math.isfinite(values.get(name, 0.0)):
+            raise RoboError(
+                f"{name} became {values[name]} in update {training.learner.updates} at {training.env_steps:,} steps; "
+                f"the newest checkpoint in {run.checkpoints} is from before"
+            )
 
 
 def _save(training: Training, run: RunDir, rank: int) -> int:

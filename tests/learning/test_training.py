@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hardware.errors import BadInput
+from hardware.errors import BadInput, RoboError
 from robo_rl import checkpoint
 from robo_rl.config import PPOConfig, RunConfig, check
 from robo_rl.distributed import Group, join, leave
@@ -108,6 +108,17 @@ def test_interrupt_leaves_a_checkpoint_of_the_last_update(tmp_path: Path) -> Non
     result = train(fresh(), run, Budget(10**9), sinks=(Impatient(),))
     assert result.interrupted
     assert checkpoint.newest(run.checkpoints) == result.env_steps == 4 * 128
+
+
+def test_a_world_that_pays_nan_stops_the_run_before_it_spoils_the_checkpoint(tmp_path: Path) -> None:
+    run = run_dir(tmp_path / "run")
+    training = fresh()
+    train(training, run, Budget(3 * 128))
+    training.env.angle.fill_(torch.nan)
+    with pytest.raises(RoboError, match="became nan in update 4 at 512 steps"):
+        train(training, run, Budget(6 * 128), resumed_at=3 * 128)
+    state = checkpoint.load(run.checkpoints, checkpoint.newest(run.checkpoints), 0)
+    assert state["learner"]["parameters"].isfinite().all()
 
 
 class HostReads(TorchDispatchMode):
