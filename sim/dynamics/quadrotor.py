@@ -22,6 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sim import ode
+
 GRAVITY = 9.81
 POSITION, VELOCITY, QUAT, RATE, ROTOR = slice(0, 3), slice(3, 6), slice(6, 10), slice(10, 13), slice(13, 17)
 STATE_PARTS = (3, 3, 4, 3, 4)
@@ -163,11 +165,7 @@ def derivative(state: Tensor, command: Tensor, c: Coefficients, *, rotor_gyro: b
 
 def step_rk4(state: Tensor, command: Tensor, c: Coefficients, *, dt_s: float, rotor_gyro: bool = True) -> Tensor:
     """The state (17, N) after `dt_s` under a constant command: classical Runge-Kutta, fourth order."""
-    k1 = derivative(state, command, c, rotor_gyro=rotor_gyro)
-    k2 = derivative(state + (0.5 * dt_s) * k1, command, c, rotor_gyro=rotor_gyro)
-    k3 = derivative(state + (0.5 * dt_s) * k2, command, c, rotor_gyro=rotor_gyro)
-    k4 = derivative(state + dt_s * k3, command, c, rotor_gyro=rotor_gyro)
-    new = state + (dt_s / 6.0) * (k1 + 2.0 * (k2 + k3) + k4)
+    new = ode.step_rk4(lambda _, s: derivative(s, command, c, rotor_gyro=rotor_gyro), 0.0, state, dt_s)
     return torch.cat([new[:6], _unit(new[QUAT]), new[10:]])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from controllers.interface import Interface
 from hardware.spec import load_spec
 from sim.dynamics import quadrotor as body
-from sim.engine import Engine
+from sim.engine import Engine, prepared
 from sim.env import Verdict
 from sim.randomization import Family, draw_bounds, draw_range
 from sim.scenes.quadrotor.world import NOISE, QuadrotorWorlds
@@ -94,6 +94,7 @@ class HoverTask:
         self.state, self.shared = self.worlds.state, self.worlds.shared
         self.state["held"] = torch.zeros(2, num_envs, device=self.device)
         """Largest and summed distance since the holding time began."""
+        self._score = prepared(self._score_flat, "traced" if config.engine == "compiled" else config.engine)
         self._goal = torch.tensor(GOAL, device=self.device)
         self._hold_from = round(config.hold_from_s * spec.rate_hz)
         self._end = round(config.episode_s * spec.rate_hz)
@@ -117,26 +118,30 @@ class HoverTask:
         Metrics: distance (m), crash, hold_max and hold_mean (m, since the holding time began), success (true only where
         an episode ends now and the criterion of the spec holds).
         """
-        state = self.state["body"]
-        error = self._goal[:, None] - state[body.POSITION]
-        distance = torch.sqrt((error * error).sum(0))
-        up_cosine = 1.0 - 2.0 * (state[7] * state[7] + state[8] * state[8])
-        crash = ~((distance < CRASH_DISTANCE_M) & (up_cosine > CRASH_COSINE))  # NaN counts as a crash
-        reward = self._reward(distance, up_cosine, action - last_action)
-        reward = torch.where(crash, self.spec.rewards["crash"], reward)
-
-        held = torch.where(age >= self._hold_from, distance, 0.0)
-        largest = torch.maximum(self.state["held"][0], held)
-        total = self.state["held"][1] + held
+        reward, crash, distance, largest, total, success = self._score(
+            self.state["body"], self.state["held"], action - last_action, age
+        )
         self.state["held"] = torch.stack([largest, total])
         metrics = {
             "distance": distance,
             "crash": crash,
             "hold_max": largest,
             "hold_mean": total / (age - self._hold_from + 1).clamp(min=1),
-            "success": (largest <= self.config.radius_m) & (age >= self._end) & ~crash,
+            "success": success,
         }
         return Verdict(reward, torch.zeros_like(reward), crash, metrics)
+
+    def _score_flat(self, state: Tensor, held: Tensor, change: Tensor, age: Tensor) -> tuple[Tensor, ...]:
+        """Reward, crash, distance, largest and summed distance while holding, success: a pure function of tensors."""
+        error = self._goal[:, None] - state[body.POSITION]
+        distance = torch.sqrt((error * error).sum(0))
+        up_cosine = 1.0 - 2.0 * (state[7] * state[7] + state[8] * state[8])
+        crash = ~((distance < CRASH_DISTANCE_M) & (up_cosine > CRASH_COSINE))  # NaN counts as a crash
+        reward = torch.where(crash, self.spec.rewards["crash"], self._reward(state, distance, up_cosine, change))
+        counted = torch.where(age >= self._hold_from, distance, 0.0)
+        largest, total = torch.maximum(held[0], counted), held[1] + counted
+        success = (largest <= self.config.radius_m) & (age >= self._end) & ~crash
+        return reward, crash, distance, largest, total, success
 
     def view(self, ids: Tensor | None) -> dict[str, Tensor]:
         """What the signals of rows `ids` are made of."""
@@ -188,8 +193,8 @@ class HoverTask:
         rotor = body.hover_command(params).clamp(max=1.0).expand(4, count)
         return torch.cat([position, velocity, quat, rate, rotor])
 
-    def _reward(self, distance: Tensor, up_cosine: Tensor, change: Tensor) -> Tensor:
-        r, state = self.spec.rewards, self.state["body"]
+    def _reward(self, state: Tensor, distance: Tensor, up_cosine: Tensor, change: Tensor) -> Tensor:
+        r = self.spec.rewards
         velocity, rate = state[body.VELOCITY], state[body.RATE]
         close = torch.exp((distance * (1.0 / 0.3)).square().neg())
         reward = r["near"] * (1.0 - 0.5 * distance) + r["exact"] * torch.exp(distance * (-1.0 / 0.05))
