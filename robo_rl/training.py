@@ -108,10 +108,12 @@ def train(
     """Trains until the budget is spent or somebody interrupts; always leaves a checkpoint to resume from."""
     first = training.env_steps
     start, cpu = time.monotonic(), time.process_time()
-    files = _Files(run, resumed_at) if group.rank == 0 else None
     recent: list[float] = []
     saved = -1
-    with _interruption() as wish:
+    with contextlib.ExitStack() as open_files, _interruption() as wish:
+        files = open_files.enter_context(contextlib.closing(_Files(run, resumed_at))) if group.rank == 0 else None
+        for sink in sinks:
+            open_files.enter_context(contextlib.closing(sink))
         while True:
             spent = time.monotonic() - start > budget.seconds
             if training.env_steps >= budget.env_steps or group.agree(spent or wish.stop):
@@ -121,8 +123,8 @@ def train(
             _refuse_nonsense(training, values, run)
             if files:
                 files.write(training, values, start, cpu, before)
-                for sink in sinks:
-                    sink.scalars(training.env_steps, values)
+            for sink in sinks:
+                sink.scalars(training.env_steps, values)
             recent = [*recent[-99:], values["return_mean"]]
             if training.learner.updates % training.config.checkpoint_every == 0:
                 saved = _save(training, run, group.rank)
@@ -130,10 +132,6 @@ def train(
                     files.flush()
     if saved != training.env_steps and training.env_steps > 0:
         _save(training, run, group.rank)
-    if files:
-        files.close()
-    for sink in sinks:
-        sink.close()
     last = [v for v in recent[-max(1, training.learner.updates // 10) :] if not math.isnan(v)]
     mean = sum(last) / len(last) if last else math.nan
     taken = time.monotonic() - start
