@@ -13,7 +13,9 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+import rclpy
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import String
 from support.log_samples import by_mcap, by_ours, by_rosbags
 from support.ros_talker import known_odometry
 
@@ -142,6 +144,42 @@ def test_a_killed_recorder_leaves_a_log_that_can_be_rescued(processes: Processes
     done = recover(tmp_path / "log")
     assert [m.cdr for m in by_ours(done.output) if m.topic == "/robot/odom"] == known_odometry(5, COUNT)
     assert set(done.counts) == {"/robot/odom", "/robot/policy/card", "/sensor", "/late"}
+
+
+@pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # lark's, when rclpy first makes a message
+def test_a_weaker_publisher_that_joins_later_is_heard_too(
+    processes: Processes, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A reliable subscription does not match a best-effort publisher: the recorder subscribes anew."""
+    for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", VARIABLE):
+        monkeypatch.setenv(name, environment[name])
+    recorder = processes.start("-m", "robo_rl", "log", "record", str(tmp_path / "log"), "--topics", "/mixed")
+    _line(recorder, "recording to")
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("two_kinds", context=context)
+    strong = node.create_publisher(String, "/mixed", QoSProfile(depth=100))
+    _line(recorder, "recording /mixed (std_msgs/msg/String, reliable)")
+    strong.publish(String(data="strong"))
+    time.sleep(0.5)
+    weak = node.create_publisher(String, "/mixed", QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT))
+    _line(recorder, "recording /mixed (std_msgs/msg/String, best_effort)")
+    last = time.monotonic() + 20.0
+    while not weak.get_subscription_count() or not strong.get_subscription_count():
+        assert time.monotonic() < last
+        time.sleep(0.02)
+    for _ in range(20):
+        weak.publish(String(data="weak"))
+        strong.publish(String(data="strong again"))
+        time.sleep(0.02)
+    recorder.send_signal(signal.SIGINT)
+    shown, _ = recorder.communicate(timeout=30)
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+    assert recorder.returncode == 0, shown
+    heard = Log(tmp_path / "log").channels["/mixed.data"].values.tolist()
+    assert heard[0] == "strong"
+    assert {"weak", "strong again"} <= set(heard)
 
 
 def test_a_directory_with_a_recording_is_refused(processes: Processes, tmp_path: Path) -> None:

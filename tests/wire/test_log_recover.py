@@ -224,6 +224,25 @@ def test_a_full_disk_is_reported_and_what_was_flushed_is_rescued(tmp_path: Path)
     assert [m.log_ns for m in by_ours(rescued.output)] == list(range(rescued.messages))
 
 
+def test_fsync_reaches_the_disk_while_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted at the system call: several times while writing, with the option; once at the end, without it."""
+    real, calls = os.fsync, []
+
+    def counted(descriptor: int) -> None:
+        calls.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    for fsync_s, least, most in ((0.05, 3, 1000), (None, 1, 1)):
+        calls.clear()
+        with LogWriter(tmp_path / f"log{fsync_s}", flush_s=0.02, fsync_s=fsync_s) as writer:
+            writer.add_topic("/a", "std_msgs/msg/Empty")
+            for i in range(40):
+                writer.write("/a", b"\0\1\0\0\0", i)
+                time.sleep(0.01)
+        assert least <= len(calls) <= most
+
+
 def test_many_threads_write_one_log(tmp_path: Path) -> None:
     """Every message of every thread, each thread's in its own order, while topics are being added and flushed."""
     with LogWriter(tmp_path / "log", flush_s=0.005) as writer:
