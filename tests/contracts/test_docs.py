@@ -267,3 +267,59 @@ def test_the_reference_names_every_command() -> None:
 
     text = (ROOT / "docs" / "reference" / "command-line.md").read_text()
     assert [c for c in COMMANDS if f"robo-rl {c}" not in text] == []
+
+
+# --- tables that repeat what the code says ---------------------------------------------------------------------------
+
+
+def test_the_topics_page_names_every_topic_service_and_parameter() -> None:
+    """Robot topics from the spec, the rest from where the nodes declare them."""
+    from controllers import channels
+    from hardware.messages import STATUS_TOPIC, TICK_TOPIC, state_topics
+    from hardware.spec import load_spec
+
+    text = (ROOT / "docs" / "reference" / "topics.md").read_text()
+    spec = load_spec("crazyflie")
+    wanted = {*state_topics(spec), STATUS_TOPIC, TICK_TOPIC, "command/stop"}
+    wanted |= {m.topic.name for m in spec.modes.values() if m.topic is not None}
+    wanted |= {c[0] for c in (channels.GOAL, channels.CARD, channels.ESTOP, channels.HEARTBEAT, channels.DIAGNOSTICS)}
+    for node in ("robot_node", "policy_node"):
+        source = (ROOT / "controllers" / "nodes" / f"{node}.py").read_text()
+        wanted |= set(re.findall(r'create_service\(\w+, "([^"]+)"', source))
+        wanted |= set(re.findall(r'declare(?:_parameter)?\(\s*"([^"]+)"', source))
+    assert len(wanted) > 25
+    assert [w for w in sorted(wanted) if f"`{w}`" not in text] == []
+    assert [m for m in spec.modes if f"`{m}`" not in text] == []
+
+
+def test_bounds_and_faults_are_described_with_their_defaults() -> None:
+    import dataclasses
+
+    from controllers.supervisor import FAULTS, Bounds
+
+    topics = (ROOT / "docs" / "reference" / "topics.md").read_text()
+    wrong = [f.name for f in dataclasses.fields(Bounds) if f"| `bounds.{f.name}` | {f.default} |" not in topics]
+    safety = (ROOT / "docs" / "explanation" / "safety.md").read_text()
+    assert wrong == []
+    assert [f for f in FAULTS if f"| `{f}` |" not in safety] == []
+
+
+def test_the_launch_page_names_every_tag_key_and_substitution() -> None:
+    from robo_rl.launch_engine.parse import TAGS
+    from robo_rl.launch_engine.substitutions import ARITY
+
+    text = (ROOT / "docs" / "reference" / "launch-subset.md").read_text()
+    assert [t for t in TAGS if f"`{t}`" not in text] == []
+    assert [k for keys in TAGS.values() for k in keys if k not in text] == []
+    assert [s for s in ARITY if f"$({s}" not in text] == []
+
+
+def test_the_policy_card_page_names_every_key() -> None:
+    import dataclasses
+
+    from controllers.artifact import Card
+    from controllers.interface import Field
+
+    text = (ROOT / "docs" / "reference" / "policy-card.md").read_text()
+    names = [f.name for c in (Card, Field) for f in dataclasses.fields(c)]
+    assert [n for n in names if f"`{n}`" not in text] == []
