@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def columns_of(log: Log, topic: LogTopic) -> list[Column]:
     columns = []
     for leaf in topic.leaves().values():
         width = lengths.get(leaf.path, 0) if leaf.size == 0 else leaf.size
-        columns.append(Column(leaf.path, leaf.unit, width, _getter(leaf.path)))
+        columns.append(Column(leaf.path, leaf.unit, width, attrgetter(leaf.path)))
     return columns
 
 
@@ -128,7 +129,7 @@ def _labelled_parts(log: Log, topic: LogTopic) -> list[Column]:
 
 def _longest(log: Log, topic: LogTopic) -> dict[str, int]:
     """Field path -> greatest length, of the sequences of a topic; takes a pass of its own where there are any."""
-    sequences = {leaf.path: _getter(leaf.path) for leaf in topic.leaves().values() if leaf.size == 0}
+    sequences = {leaf.path: attrgetter(leaf.path) for leaf in topic.leaves().values() if leaf.size == 0}
     longest = dict.fromkeys(sequences, 0)
     if sequences:
         for m in log.messages([topic.name]):
@@ -175,17 +176,6 @@ def _cells(column: Column, value: Any) -> list[Any]:
 def _cell(value: Any) -> Any:
     """A value as CSV text: floats with all their digits."""
     return repr(float(value)) if isinstance(value, (float, np.floating)) else value
-
-
-def _getter(path: str) -> Callable[[Any], Any]:
-    names = path.split(".")
-
-    def take(message: Any) -> Any:
-        for name in names:
-            message = getattr(message, name)
-        return message
-
-    return take
 
 
 def _chosen(log: Log, topics: Iterable[str] | None) -> list[LogTopic]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,16 +60,14 @@ class Collector:
 
     def __init__(self, leaf: Leaf, count: int) -> None:
         self.leaf = leaf
-        self._path = tuple(leaf.path.split("."))
+        self._take = attrgetter(leaf.path)
         self._fixed = leaf.size != 0
         shape = (count,) if leaf.size is None else (count, leaf.size or 0)
         self._array: NDArray[Any] = np.empty(shape if self._fixed else (count,), leaf.dtype if self._fixed else object)
 
     def put(self, row: int, message: Any) -> None:
         """Takes the field out of a message."""
-        for name in self._path:
-            message = getattr(message, name)
-        self._array[row] = message
+        self._array[row] = self._take(message)
 
     def result(self, rows: int) -> NDArray[Any]:
         """The first `rows` values; sequences that all have the same length become a (T, n) array."""

@@ -3,7 +3,7 @@
 import hashlib
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from hardware.log.fields import Collector, Leaf, Series, leaves
 from hardware.log.mcapfile import Index, RawMessage, hash_data_section, messages, read_index
 from hardware.log.metadata import FILE_NAME, Metadata, read_metadata
 from hardware.log.qos import Qos, parse_qos
-from hardware.log.types import MessageType, decode, store_of
+from hardware.log.types import MessageType, decoder, store_of
 
 TimeBase = Literal["log", "publish", "header"]
 _STAMP = {0: struct.Struct(">iI"), 1: struct.Struct("<iI")}
@@ -54,6 +54,8 @@ class LogTopic:
     problem: str = ""
     """Why its messages cannot be decoded; empty where they can."""
     store: Typestore | None = None
+    decode: Callable[[bytes], Any] | None = None
+    """What turns its bytes into messages."""
     stamped: bool = False
     """Its messages begin with a std_msgs/Header."""
 
@@ -186,10 +188,10 @@ class Log:
         elif self.time_base == "header" and topic.stamped:
             stamp = header_stamp_ns(m.cdr)
             t_ns = m.log_ns if stamp is None else stamp
-        if raw or topic.store is None:
+        if raw or topic.decode is None:
             return LogMessage(topic.name, t_ns, m.log_ns, m.publish_ns, m.cdr, None)
         try:
-            message = decode(topic.store, topic.type.name, m.cdr)
+            message = topic.decode(m.cdr)
         except BadInput as e:
             raise BadInput(f"{self.path}: topic {topic.name}, message at {m.log_ns} ns: {e}") from e
         return LogMessage(topic.name, t_ns, m.log_ns, m.publish_ns, m.cdr, message)
@@ -310,5 +312,6 @@ def _prepare(topic: LogTopic) -> None:
         topic.problem = str(e)
         return
     name = topic.type.name
+    topic.decode = decoder(topic.store, name)
     first = topic.store.fielddefs[name][1][0][1]
     topic.stamped = name == _HEADER or first[1] == _HEADER

@@ -1,5 +1,6 @@
 """Message types without ROS: definitions, hashes and CDR coding, from the standard types of ROS 2 Kilted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -63,21 +64,30 @@ def store_of(message_type: MessageType) -> Typestore:
 
 
 def decode(store: Typestore, name: str, cdr: bytes) -> Any:
-    """The message in CDR bytes; raises BadInput where they do not fit the type.
+    """The message in CDR bytes; see `decoder`."""
+    return decoder(store, name)(cdr)
+
+
+def decoder(store: Typestore, name: str) -> Callable[[bytes], Any]:
+    """What turns CDR bytes into messages of one type; it raises BadInput where they do not fit the type.
 
     A tail of at most `MAX_TAIL_BYTES` is ignored; a longer one means that the bytes are of another type.
     """
-    if len(cdr) < 4 or cdr[0] != 0 or cdr[1] not in (0, 1):
-        raise BadInput(f"{name}: not plain CDR (encapsulation {bytes(cdr[:2]).hex() or 'missing'})")
     definition = store.get_msgdef(name)
-    read = definition.deserialize_cdr_le if cdr[1] else definition.deserialize_cdr_be
-    try:
-        message, used = read(memoryview(cdr)[4:], 0, definition.cls, store)
-    except Exception as e:  # generated code raises whatever the bytes provoke: struct, index, unicode, value errors
-        raise BadInput(f"{name}: {len(cdr)} bytes do not decode ({type(e).__name__}: {e})") from e
-    if used > len(cdr) - 4 or len(cdr) - 4 - used > MAX_TAIL_BYTES:
-        raise BadInput(f"{name}: message is {used + 4} bytes long, {len(cdr)} were recorded")
-    return message
+    cls, readers = definition.cls, (definition.deserialize_cdr_be, definition.deserialize_cdr_le)
+
+    def read(cdr: bytes) -> Any:
+        if len(cdr) < 4 or cdr[0] != 0 or cdr[1] > 1:
+            raise BadInput(f"{name}: not plain CDR (encapsulation {bytes(cdr[:2]).hex() or 'missing'})")
+        try:
+            message, used = readers[cdr[1]](memoryview(cdr)[4:], 0, cls, store)
+        except Exception as e:  # generated code raises whatever the bytes provoke: struct, index, unicode, value errors
+            raise BadInput(f"{name}: {len(cdr)} bytes do not decode ({type(e).__name__}: {e})") from e
+        if not 0 <= len(cdr) - 4 - used <= MAX_TAIL_BYTES:
+            raise BadInput(f"{name}: message is {used + 4} bytes long, {len(cdr)} were recorded")
+        return message
+
+    return read
 
 
 def encode(message: Any) -> bytes:
