@@ -1,10 +1,11 @@
 """Where the lines of a launch go: the screen, one log for the run, one log per child."""
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Protocol
 
 # As in genuine launch (launch.logging.get_output_loggers): output mode -> stream -> destinations.
 _ROUTES: Mapping[str, Mapping[str, frozenset[str]]] = {
@@ -19,11 +20,11 @@ _ROUTES: Mapping[str, Mapping[str, frozenset[str]]] = {
 class Output:
     """The screen and the log directory of one run."""
 
-    def __init__(self, directory: Path, screen: IO[str] | None = None) -> None:
+    def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self._screen = screen or sys.stdout
-        self._files: dict[str, IO[str]] = {}
+        self._screen: _Writable = sys.stdout
+        self._files: dict[str, _Writable] = {}
 
     def engine(self, text: str, level: str = "INFO") -> None:
         """One line of the engine itself."""
@@ -43,7 +44,8 @@ class Output:
     def close(self) -> None:
         """Closes the logs."""
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):  # said when it happened
+                file.close()
         self._files.clear()
 
     def _print(self, line: str) -> None:
@@ -53,17 +55,34 @@ class Output:
             self._screen = _Nowhere()
 
     def _write(self, name: str, line: str) -> None:
-        if name not in self._files:
-            self._files[name] = (self.directory / name.replace("/", "_")).open("a", encoding="utf-8", buffering=1)
         stamp = f"{datetime.now(UTC).isoformat(timespec='milliseconds')} " if name == "launch.log" else ""
-        self._files[name].write(f"{stamp}{line}\n")
+        try:
+            if name not in self._files:
+                self._files[name] = (self.directory / name.replace("/", "_")).open("a", encoding="utf-8", buffering=1)
+            self._files[name].write(f"{stamp}{line}\n")
+        except OSError as e:  # a full disk must not bring down what is running
+            self._files[name] = _Nowhere()
+            self._print(f"[ERROR] [launch]: {self.directory / name}: {e.strerror}; nothing more is logged there")
+
+
+class _Writable(Protocol):
+    """What lines are written to."""
+
+    def write(self, text: str, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class _Nowhere:
-    """A screen that nobody reads."""
+    """A screen that nobody reads, a log that cannot be written."""
 
-    def write(self, text: str) -> Any:
+    def write(self, text: str) -> int:
         return len(text)
 
     def flush(self) -> None:
+        return None
+
+    def close(self) -> None:
         return None

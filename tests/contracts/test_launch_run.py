@@ -253,6 +253,18 @@ def test_a_reader_that_goes_away_does_not_stop_the_children(tmp_path: Path) -> N
     assert (tmp_path / "done").read_text() == "fine\n"
 
 
+def test_a_log_that_cannot_be_written_does_not_stop_the_children(tmp_path: Path) -> None:
+    """A full disk, here a limit on the size of files."""
+    actions = [exe("sh -c 'seq 1000; sleep 0.5; echo landed'", output="both", name="n")]
+    (tmp_path / "x.launch.yaml").write_text(yaml.safe_dump({"launch": actions}))
+    command = f"ulimit -f 4; exec {sys.executable} -m robo_rl launch x.launch.yaml --log-dir log"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "launch.log: File too large; nothing more is logged there" in done.stdout
+    assert done.stdout.count("nothing more is logged") == 1
+    assert "[n-1] landed" in done.stdout
+
+
 def test_what_cannot_start_is_known_before_anything_starts(tmp_path: Path) -> None:
     first = exe("touch started")
     for bad, message in (
