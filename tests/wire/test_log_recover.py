@@ -47,6 +47,7 @@ def _killed_after(directory: Path, alive_s: float, *arguments: str) -> list[int]
     return [int.from_bytes(told[i : i + 8], "little") for i in range(0, len(told) - 7, 8)]
 
 
+@pytest.mark.slow
 def test_kill_at_random_times_loses_at_most_600_ms(tmp_path: Path) -> None:
     """20 real processes, killed with SIGKILL: instants told by the writer against those that recovery brings back."""
     rng = random.Random(SEED)
@@ -108,6 +109,7 @@ def _foreign_salvage(path: Path) -> list[Sent]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(cut=st.floats(0.0, 1.0), tail=st.binary(max_size=40))
 def test_truncation_anywhere(
