@@ -20,6 +20,7 @@ from controllers.channels import DIAGNOSTICS, HEARTBEAT, diagnostics_message
 from controllers.nodes import qos
 from controllers.nodes.messages import RclpyMessages, message_class
 from controllers.nodes.profile import use_shipped_profile
+from controllers.realtime import real_time
 from controllers.sinks import Level
 from hardware.clock import MonotonicClock
 from hardware.errors import RoboError
@@ -203,7 +204,9 @@ def run_node(
     try:
         node = make(context)
         try:
-            with spinning(node, context):
+            with spinning(node, context), real_time() as refused:
+                if refused:
+                    node.get_logger().info(refused)
                 return work(node, stop)
         finally:
             node.destroy_node()

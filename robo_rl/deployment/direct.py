@@ -14,6 +14,7 @@ import numpy as np
 from controllers.logsink import LogSink
 from controllers.loop import Loop
 from controllers.policy import Policy, signals_needed
+from controllers.realtime import real_time
 from controllers.results import outcome
 from controllers.sinks import Level
 from controllers.supervisor import Supervisor
@@ -50,6 +51,7 @@ def fly(order: Order) -> dict[str, Any]:
         stack.enter_context(_handling_signals(loop, interrupts))
         failure = ""
         try:
+            stack.enter_context(real_time())
             loop.start()
             while loop.step():
                 if replay is not None and replay.ended:
