@@ -110,7 +110,7 @@ def _foreign_salvage(path: Path) -> list[Sent]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(cut=st.floats(0.0, 1.0), tail=st.binary(max_size=40))
 def test_truncation_anywhere(
     cut_me: tuple[list[Sent], bytes], tmp_path_factory: pytest.TempPathFactory, cut: float, tail: bytes
