@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.flying import make_loop
-from support.pd_policy import write_pd_policy
+from support.pd_policy import write_pd_policy, write_rotor_policy
 
 from controllers.flight import FlightPlan, Phase
 from controllers.results import outcome
@@ -35,6 +35,21 @@ def test_a_flight_goes_through_its_phases_holds_the_point_and_lands(policy: Path
     assert result["overruns"] == 0
     assert result["distance_m_max"] < 0.1
     assert loop.supervisor.mode == "inactive"
+
+
+def test_a_policy_of_rotor_thrusts_takes_over_flies_and_hands_back(tmp_path: Path) -> None:
+    loop, robot, _, _ = make_loop(write_rotor_policy(tmp_path / "rotor.onnx"), FlightPlan(duration_s=8.0))
+    loop.goal({"position_world": np.array([0.3, -0.3, 0.8])})
+    loop.start()
+    last, tilt = robot.position, 0.0
+    while loop.step():
+        last = robot.position if loop.flight.phase is Phase.POLICY else last
+        q = robot.autopilot.plant.signals()["quat_wxyz"][0]
+        tilt = max(tilt, float(np.arccos(1 - 2 * (q[1] ** 2 + q[2] ** 2))))
+    assert loop.summary.fault is None
+    assert np.linalg.norm(last - [0.3, -0.3, 0.8]) < 0.1
+    assert tilt < 0.5  # neither handover shook it
+    assert robot.position[2] < 0.03
 
 
 def test_the_same_seed_gives_the_same_flight_to_the_last_bit(policy: Path) -> None:

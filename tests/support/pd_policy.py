@@ -70,24 +70,64 @@ def pd_weights(gain: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     return weight * np.float32(gain), np.array([0.0, 0.0, 0.0, HOVER], dtype=np.float32)
 
 
+ROTOR_OBSERVATION = (
+    Field("position_error", "error:position_world", 3, "m", frame="body", clip=1.0),
+    Field("velocity", "velocity_world", 3, "m/s", frame="body"),
+    Field("gravity", "gravity", 3, "1", frame="body"),
+    Field("rate", "angular_velocity_body", 3, "rad/s", frame="body"),
+)
+
+
+def rotor_weights() -> tuple[np.ndarray, np.ndarray]:
+    """Flight by rotor thrusts, linear about hover: gravity in the body shows the tilt as (pitch, -roll)."""
+    kp, kd, g = 2.0, 2.2, 9.81
+    # Stiffness 160 /s2 and damping 22 /s times J / (4 l F), with J 1.66e-5 kg m2, l 0.046 m / sqrt 2, F 0.12 N.
+    stiff, damp = 0.17, 0.0234
+    turn = np.zeros((12, 4), dtype=np.float32)  # roll, pitch, yaw, lift
+    turn[1, 0], turn[4, 0], turn[7, 0], turn[9, 0] = -stiff * kp / g, stiff * kd / g, stiff, -damp
+    turn[0, 1], turn[3, 1], turn[6, 1], turn[10, 1] = stiff * kp / g, -stiff * kd / g, -stiff, -damp
+    turn[11, 2] = -0.03
+    turn[2, 3], turn[5, 3] = HOVER * 4.0 / g, -HOVER * 3.5 / g
+    mix = np.array([[-1, -1, 1, 1], [-1, 1, 1, -1], [-1, 1, -1, 1], [1, 1, 1, 1]], dtype=np.float32)
+    return turn @ mix, np.full(4, HOVER, dtype=np.float32)
+
+
+def write_rotor_policy(path: Path) -> Path:
+    """A policy file that flies a Crazyflie by rotor thrusts."""
+    weight, bias = rotor_weights()
+    action = tuple(Field(f"rotor_{i}", f"rotor_{i}", 1, "1", scale=0.45, offset=0.55) for i in (1, 2, 3, 4))
+    return _write(path, "rotor_thrust", ROTOR_OBSERVATION, action, linear_model(weight, bias), weight, bias)
+
+
 def write_pd_policy(path: Path, *, gain: float = 1.0, nan_above: float | None = None) -> Path:
     """A policy file that flies a Crazyflie by set points; `gain` spoils it, `nan_above` breaks it far ahead."""
-    spec = load_spec("crazyflie")
-    mode = spec.mode("attitude_thrust")
+    mode = load_spec("crazyflie").mode("attitude_thrust")
     action = tuple(
         Field(c, c, 1, u, scale=SCALE[c][0], offset=SCALE[c][1])
         for c, u in zip(mode.components, mode.units, strict=True)
     )
     weight, bias = pd_weights(gain)
     model = linear_model(weight, bias) if nan_above is None else nan_model(weight, bias, nan_above)
-    observations = np.random.default_rng(5).normal(size=(16, 20)).astype(np.float32)
+    return _write(path, "attitude_thrust", OBSERVATION, action, model, weight, bias)
+
+
+def _write(
+    path: Path,
+    mode: str,
+    observation: tuple[Field, ...],
+    action: tuple[Field, ...],
+    model: bytes,
+    weight: np.ndarray,
+    bias: np.ndarray,
+) -> Path:
+    observations = np.random.default_rng(5).normal(size=(16, len(weight))).astype(np.float32)
     observations[:, 0] = -np.abs(observations[:, 0])
     card = Card(
         robot="crazyflie",
-        robot_digest=spec.digest(),
-        mode="attitude_thrust",
+        robot_digest=load_spec("crazyflie").digest(),
+        mode=mode,
         rate_hz=100.0,
-        observation=OBSERVATION,
+        observation=observation,
         action=action,
         scene="quadrotor/hover",
         ranges_digest="0" * 64,
