@@ -49,8 +49,8 @@ class Refused(RoboError):  # noqa: N818
 class Bounds:
     """What counts as a fault."""
 
-    observation_periods: float = 3.0
-    """Age of a state, in periods of the robot's state stream, above which no law acts on it."""
+    observation_periods: float = 5.0
+    """Age of a state, in its stream's periods, above which no law acts on it: the last command stands."""
     stale_s: float = 0.2
     """Age of a state, s, at which the robot goes to its safe state."""
     frozen_s: float = 0.25

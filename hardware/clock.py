@@ -31,7 +31,7 @@ class MonotonicClock:
         if not 0.0 < scale < math.inf:
             raise BadInput(f"time scale {scale} given; expected a positive number")
         self.scale = scale
-        self._epoch_ns, self._start_ns = time.time_ns(), time.monotonic_ns()
+        self._epoch_ns, self._start_ns = _same_instant()
 
     def now_ns(self) -> int:
         """The present instant."""
@@ -41,6 +41,19 @@ class MonotonicClock:
         """Sleeps in real time."""
         while (wait := (t_ns - self.now_ns()) / self.scale) > 0:
             time.sleep(wait / 1e9)
+
+
+def _same_instant() -> tuple[int, int]:
+    """Wall clock and monotonic clock, ns, at one instant: the closest of a few tries.
+
+    A process that is preempted between two readings would be milliseconds off from every other process's clock.
+    """
+    tries = []
+    for _ in range(10):
+        before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        tries.append((after - before, wall, (before + after) // 2))
+    _, wall, monotonic = min(tries)
+    return wall, monotonic
 
 
 class SteppedClock:

@@ -97,3 +97,11 @@ def test_stepped_time_may_be_read_by_another_thread() -> None:
         clock.advance_s(1e-3)
     reader.join()
     assert seen == sorted(seen)
+
+
+def test_clocks_of_different_makers_agree_on_the_instant() -> None:
+    clocks = [MonotonicClock() for _ in range(50)]
+    begin = time.monotonic_ns()
+    readings = [c.now_ns() for c in clocks]
+    took = time.monotonic_ns() - begin
+    assert max(readings) - min(readings) < took + 1_000_000
