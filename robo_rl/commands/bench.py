@@ -21,7 +21,7 @@ class Args:
     """Arguments of `robo-rl bench`."""
 
     scene: Positional[str | None] = None
-    """Scene to measure; none measures all."""
+    """Scene to measure; none measures all, and training on pendula, which shows the learner's own speed."""
     num_envs: int = 1024
     """Environments stepped as one batch."""
     seconds: float = 3.0
@@ -58,7 +58,9 @@ def run(args: Args) -> Outcome:
     }
     print(f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average_start']:.2f}, ", end="")
     print(f"{machine['threads']} thread, {machine['allocator']} allocator", flush=True)
-    rows = [*_products(), *_training_pendulum(args)]
+    rows = _products()
+    if args.scene is None:
+        rows += _training_pendulum(args)
     for scene in [args.scene] if args.scene else scene_ids():
         rows += _scene(scene, args)
     machine["load_average_end"] = os.getloadavg()[0]
@@ -111,11 +113,10 @@ def _scene(scene: str, args: Args) -> list[dict[str, Any]]:
         action = torch.zeros(args.num_envs, len(env.spec.action))
         rates = _rates(lambda env=env, action=action: env.step(action), args.num_envs, args.seconds)
         rows.append(_said(f"{name}: stepping {args.num_envs} environments", rates))
-        env = make_env(scene, config.num_envs, config=config.scene_config)
-        training = prepare(config, env)
-        steps = config.num_envs * config.algo.rollout_steps
-        rates = _rates(lambda t=training: iterate(t), steps, args.seconds)
-        rows.append(_said(f"{name}: training with {config.num_envs} environments", rates))
+        share = config.num_envs // config.processes
+        training = prepare(config, make_env(scene, share, config=config.scene_config))
+        rates = _rates(lambda t=training: iterate(t), share * config.algo.rollout_steps, args.seconds)
+        rows.append(_said(f"{name}: training, one process with {share} environments", rates))
     return rows + _latencies(scene, args.seconds)
 
 

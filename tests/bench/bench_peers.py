@@ -39,8 +39,8 @@ class Setting:
 
 
 SETTINGS = {
-    "small": Setting("4096 envs, 3->64x64", 4096, 1, (64, 64), 24, 5, 4, 10),
-    "large": Setting("4096 envs, 36->256x128", 4096, 12, (256, 128), 24, 5, 4, 6),
+    "small": Setting("4096 envs, 3->64x64", 4096, 1, (64, 64), 24, 5, 4, 8),
+    "large": Setting("4096 envs, 36->256x128", 4096, 12, (256, 128), 24, 5, 4, 4),
     "few": Setting("64 envs, 3->64x64, minibatches of 256", 64, 1, (64, 64), 32, 10, 8, 60),
 }
 LIBRARIES = (
@@ -52,7 +52,7 @@ LIBRARIES = (
     "ours compiled",
     "ours oneDNN+compiled",
 )
-WARM_UP = 4
+WARM_UP = 2
 
 
 def main() -> None:

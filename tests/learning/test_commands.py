@@ -120,9 +120,22 @@ def test_export_again_gives_the_same_policy(run: tuple[Path, dict[str, Any]], tm
     assert again.card.evaluation == first.card.evaluation
 
 
+@pytest.mark.slow
+def test_bench_prints_rates_beside_the_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command("bench", "quadrotor/hover", "--num-envs", 16, "--seconds", 0.01, "--json", tmp_path / "bench.json")
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found["threads"] == 1
+    assert {"load_average_start", "load_average_end", "cpu", "allocator", "commit"} <= found.keys()
+    rates = [row for row in found["figures"] if "steps_per_s_wall" in row]
+    assert len(rates) == 4  # stepping and training, in two command modes
+    assert all(row["steps_per_s_wall"] > 0 for row in rates)
+    assert "load" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["bench", "absent"], "scene 'absent' not found"),
         (["train", "quadrotor/hovr"], "scene 'quadrotor/hovr' not found; known: quadrotor/hover"),
         (["train"], "no scene given; scenes: quadrotor/hover"),
         (["train", "quadrotor/hover", "--algo", "sac"], "algorithm 'sac' not found; known: ppo"),
