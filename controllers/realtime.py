@@ -11,16 +11,17 @@ PRIORITY = 20
 
 @contextmanager
 def real_time() -> Iterator[str]:
-    """SCHED_FIFO for every thread of this process while the context lasts; gives why not, or '' where it worked.
+    """SCHED_RR for every thread of this process while the context lasts; gives why not, or '' where it worked.
 
-    All threads and not the loop's alone, because the interpreter's lock would otherwise let a preempted callback
-    thread hold up the loop. Threads started meanwhile inherit it. Permission comes from `rtprio` in limits.conf or
-    from CAP_SYS_NICE; without it everything runs as before.
+    Round robin, so that several such processes share what there is. All threads and not the loop's alone, because the
+    interpreter's lock would otherwise let a preempted callback thread hold up the loop. Threads started meanwhile
+    inherit it. Permission comes from `rtprio` in limits.conf or from CAP_SYS_NICE; without it everything runs as
+    before.
     """
     if not hasattr(os, "sched_setscheduler"):
         yield "this operating system has no real-time scheduling"
         return
-    refused = _schedule(os.SCHED_FIFO, PRIORITY)
+    refused = _schedule(os.SCHED_RR, PRIORITY)
     try:
         yield refused
     finally:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
+from controllers.realtime import real_time
 from hardware.errors import BadInput, NotFoundError, RoboError
 from hardware.spec import load_spec, robot_names
 from robo_rl.cli import Outcome
@@ -74,7 +75,8 @@ def run(args: Args) -> Outcome:
             print(f"{args.robot} {number} of {args.num} at {address}")
         ready = {"robot": args.robot, "addresses": emulator.addresses, "time_scale": args.time_scale}
         print(f"READY {json.dumps(ready)}", flush=True)
-        emulator.serve(float("inf") if args.duration is None else args.duration)
+        with real_time():  # a robot's physics waits for nobody
+            emulator.serve(float("inf") if args.duration is None else args.duration)
     finally:
         emulator.stop()
         for number, handler in previous.items():

@@ -26,12 +26,12 @@ def test_every_thread_gets_it_and_gives_it_back() -> None:
             thread.join()
             assert os.sched_getscheduler(0) == os.SCHED_OTHER
             pytest.skip(refused)
-        assert os.sched_getscheduler(0) == os.SCHED_FIFO
+        assert os.sched_getscheduler(0) == os.SCHED_RR
         assert os.sched_getparam(0).sched_priority == PRIORITY
         new = threading.Thread(target=lambda: seen.update(new=os.sched_getscheduler(0)))
         new.start()
         new.join()
         go.set()
         thread.join()
-    assert seen == {"old": os.SCHED_FIFO, "new": os.SCHED_FIFO}
+    assert seen == {"old": os.SCHED_RR, "new": os.SCHED_RR}
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
