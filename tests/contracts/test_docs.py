@@ -105,6 +105,7 @@ def environment() -> dict[str, str]:
         "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "PORT": str(free_port()),
+        "ROBO_RL_LAUNCHED": "1",  # no restart with another allocator
         "PYTHONWARNINGS": "default",
     }
 

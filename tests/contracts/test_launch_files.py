@@ -42,7 +42,7 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-TRAIN = "python3 -m robo_rl train {} --seed 0 --steps None --minutes {} --num-envs 1024 --processes 1 --family train"
+TRAIN = "python3 -m robo_rl train {} --seed 0 --steps None --minutes {} --family train"
 EMULATE = (
     "python3 -m robo_rl emulate crazyflie --port {} --num 1 --seed 0 --time-scale 1.0 --scene None --duration None"
 )
@@ -55,7 +55,7 @@ EXPECTED: list[tuple[str, dict[str, str], list[tuple[float, str, str]]]] = [
     (
         "train",
         {"scene": "a/b", "minutes": "1.5"},
-        [(0.0, "train", TRAIN.format("a/b", "1.5") + " --eval-episodes 200 --out None")],
+        [(0.0, "train", TRAIN.format("a/b", "1.5") + " --eval-episodes 200 --out None --relaunch")],
     ),
     ("emulate", {}, [(0.0, "emulator", EMULATE.format(19850))]),
     ("emulate", {"port": "0", "fault": "link_drop:3"}, [(0.0, "emulator", EMULATE.format(0) + " --fault link_drop:3")]),
