@@ -263,6 +263,13 @@ def test_every_command_and_flag_that_the_pages_name_exists() -> None:
     assert not wrong, wrong
 
 
+def test_stored_policies_that_the_pages_name_exist() -> None:
+    from robo_rl.zoo import names
+
+    found = {(n, p.name) for p in PAGES for n in re.findall(r"zoo:([a-z][\w-]*[a-z])", p.read_text())}
+    assert [f"{page}: zoo:{name}" for name, page in sorted(found) if name not in names()] == []
+
+
 def test_the_reference_names_every_command() -> None:
     from robo_rl.cli import COMMANDS
 
