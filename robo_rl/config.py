@@ -30,8 +30,9 @@ class PPOConfig:
     """Decay of the generalised advantage estimate (Schulman et al. 2016, eq. 16)."""
     clip: float = 0.2
     """Half-width of the interval around 1 in which the probability ratio still pays."""
-    clip_value: bool = True
-    """Limit each update of the value to the same half-width around the value at collection."""
+    clip_value: bool = False
+    """Limit each update of the value to the same half-width around the value at collection. Slows a critic whose values
+    are large beside that width."""
     value_coef: float = 1.0
     """Weight of the critic's loss."""
     entropy_coef: float = 0.0

@@ -191,6 +191,7 @@ def ours(setting: Setting, rounds: int, watch: Stopwatch, *, onednn: bool, compi
         minibatches=setting.minibatches,
         hidden=setting.hidden,
         init_std=1.0,
+        clip_value=True,
         target_kl=0.01,
         learning_rate_max=1e-2,
     )

@@ -113,7 +113,7 @@ def open_loop(num: int, *, mode: str, config: HoverConfig) -> OpenLoopDrones:
 _ROLLOUTS = {"num_envs": 512, "processes": 2, "rollout_steps": 48, "minibatches": 16, "gae_lambda": 0.98}
 TRAINING = {
     "attitude_thrust": _ROLLOUTS
-    | {"std_floor": 0.12, "target_kl": 0.016, "steps": 7_000_000, "anneal_steps": 7_000_000},
+    | {"std_floor": 0.12, "target_kl": 0.016, "steps": 8_000_000, "anneal_steps": 8_000_000},
     "rotor_thrust": _ROLLOUTS | {"std_floor": 0.07, "target_kl": 0.02, "steps": 13_000_000, "anneal_steps": 13_000_000},
 }
 """Where they differ from the algorithm's own. The noise floor still lets a policy hold still. Long rollouts, a slowly
