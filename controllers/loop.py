@@ -279,6 +279,9 @@ class Loop:
             self.robot.arm()
         except RoboError as e:
             self.supervisor.raise_fault(now, "refused", str(e))
+            self.robot.stop()
+            self.supervisor.settle()  # nothing has moved
+            self._rest(now)
             raise
 
     def _tell(self, now: int, level: Level, text: str, values: dict[str, str]) -> None:

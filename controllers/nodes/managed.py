@@ -27,7 +27,7 @@ from hardware.errors import RoboError
 
 HEARTBEAT_PERIOD_S = 0.05
 DIAGNOSTICS_PERIOD_S = 1.0
-SWITCH_S = 5e-4
+SWITCH_S = 1e-4
 """Python's thread switch interval: with the default of 5 ms a control loop that wakes up waits half a period for a
 callback that holds the interpreter."""
 

@@ -154,6 +154,7 @@ class RobotNode(ManagedNode):
             profile = qos.COMMAND if mode.rate_hz > 0 else qos.ONE_SHOT
             self.create_subscription(message_class(kind), topic, self._command_callback(mode), profile)
         self.create_subscription(Empty, "command/stop", lambda _: self._stop_command(), qos.ONE_SHOT)
+        self._estop_out = self.create_publisher(Bool, ESTOP[0], qos.LATCHED)
         self.create_subscription(Bool, ESTOP[0], self._on_estop, qos.LATCHED)
         self.create_subscription(Header, HEARTBEAT[0], self._on_heartbeat, qos.HEARTBEAT_IN)
         self.create_service(SetBool, "arm", self._on_arm)
@@ -217,8 +218,7 @@ class RobotNode(ManagedNode):
                 raise RoboError("e-stop is on")
             if robot is None or state is None or not self._active:
                 raise RoboError(f"cannot arm: the node is {self.state_label}")
-            if self._supervisor.mode == "active":
-                return
+            self._disarmed()  # it may have disarmed itself after a landing
             self._supervisor.reset()
             robot.arm()
             now = self.monotonic.now_ns()
@@ -250,12 +250,14 @@ class RobotNode(ManagedNode):
         return response
 
     def _on_emergency(self, _: EmptyService.Request, response: EmptyService.Response) -> EmptyService.Response:
+        self._estop_out.publish(Bool(data=True))  # whoever flies the robot must know, and this node hears it too
+        self._estop_on = True
         self.stop_now("service emergency")
         return response
 
     def _on_estop(self, message: Bool) -> None:
-        self._estop_on = bool(message.data)
-        if self._estop_on:
+        before, self._estop_on = self._estop_on, bool(message.data)
+        if self._estop_on and not before:
             self.stop_now("topic estop")
 
     def _on_heartbeat(self, message: Header) -> None:

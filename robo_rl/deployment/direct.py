@@ -27,7 +27,7 @@ from hardware.robots import connect
 from robo_rl.deployment.order import Order
 from robo_rl.deployment.processes import start_emulator
 
-SWITCH_S = 5e-4
+SWITCH_S = 1e-4
 """Python's thread switch interval; with its default of 5 ms the driver's thread could delay the loop by as much."""
 
 

@@ -19,7 +19,7 @@ from controllers.loop import Loop
 from hardware.clock import SteppedClock
 
 DEADLINE_S = 0.5
-PLAN = FlightPlan(takeoff_s=1.0, handover_s=0.3, duration_s=4.0, take_back_s=0.3)
+PLAN = FlightPlan(takeoff_s=1.0, handover_s=0.3, duration_s=2.5, take_back_s=0.3)
 AHEAD = {"position_world": np.array([1.2, 0.0, 0.6])}
 
 
@@ -105,7 +105,7 @@ def check(f: Flown, faults: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_fault_at_a_random_time_is_answered_in_time(policy: Path, name: str) -> None:
-    at_s = float(np.random.default_rng(sum(map(ord, name))).uniform(1.2, 4.5))
+    at_s = float(np.random.default_rng(sum(map(ord, name))).uniform(1.2, 3.5))
     faults = {name: at_s}
     check(fly(policy, faults), faults)
 
@@ -114,14 +114,14 @@ def test_a_fault_at_a_random_time_is_answered_in_time(policy: Path, name: str) -
 @pytest.mark.parametrize("pair", list(itertools.combinations(KINDS, 2)), ids="+".join)
 def test_faults_in_pairs_at_random_times_are_answered_in_time(policy: Path, pair: tuple[str, str]) -> None:
     rng = np.random.default_rng(sum(map(ord, "".join(pair))))
-    first = float(rng.uniform(1.2, 4.0))
+    first = float(rng.uniform(1.2, 2.8))
     faults = dict(zip(rng.permutation(pair).tolist(), (first, first + float(rng.uniform(0.0, 1.0))), strict=True))
     check(fly(policy, faults), faults)
 
 
 @pytest.mark.parametrize("name", ["battery_low", "policy_nan", "held_up"])
 def test_a_drone_that_can_still_fly_is_put_down_softly(policy: Path, name: str) -> None:
-    f = fly(policy, {name: 2.5})
+    f = fly(policy, {name: 2.0})
     assert f.robot.position[2] < 0.05
     assert not f.robot.autopilot.motors.any()
     landings = [t for t, c in f.robot.written if c.mode == "land"]
@@ -137,7 +137,7 @@ def test_half_of_the_packets_lost_does_not_keep_a_landing_from_arriving(policy: 
     begin = clock.now_ns()
     robot_told = False
     while loop.step():
-        if clock.now_ns() - begin > 2.5e9 and not robot_told:
+        if clock.now_ns() - begin > 2.0e9 and not robot_told:
             robot_told = True
             robot.fault("battery_low")
     assert loop.supervisor.fault is not None

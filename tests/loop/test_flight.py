@@ -132,6 +132,17 @@ def test_a_late_loop_skips_ticks_instead_of_catching_up(policy: Path) -> None:
     assert (clock.now_ns() - 1_000_000_000) % 1_000_000 == 0
 
 
+def test_a_drone_that_refuses_to_arm_leaves_a_fault_that_can_be_reset(policy: Path) -> None:
+    loop, robot, _, _ = make_loop(policy)
+    robot.autopilot.pilots[0].supervisor.emergency = True
+    with pytest.raises(RoboError, match="may not be armed"):
+        loop.start()
+    assert loop.supervisor.fault is not None
+    assert loop.supervisor.fault.name == "refused"
+    loop.supervisor.reset()
+    assert loop.supervisor.mode == "inactive"
+
+
 def test_starting_is_refused_without_the_signals_that_the_policy_needs(policy: Path) -> None:
     loop, robot, _, _ = make_loop(policy)
     read = robot.read

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from std_srvs.srv import Empty as EmptyService
 from support.pd_policy import write_pd_policy
 from support.ros_client import Client, ros_client
 
@@ -116,14 +117,11 @@ def test_a_killed_policy_node_is_noticed_and_the_drone_lands(
     assert pilot.wait(10.0) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_policy_node_lands(
-    policy: Path, uri: str, children: list[Child], client: Client, number: signal.Signals
-) -> None:
+def test_a_signal_to_the_policy_node_lands(policy: Path, uri: str, children: list[Child], client: Client) -> None:
     robot_node(children, uri)
     pilot = policy_node(children, policy)
     client.phase("policy")
-    os.kill(pilot.pid, number)
+    os.kill(pilot.pid, signal.SIGTERM)
     assert pilot.wait(60.0) == 0
     assert client.told("policy_node", "phase done")
     client.until("the ground", lambda: grounded(client))
@@ -186,6 +184,25 @@ def test_lifecycle_goals_and_refusals(policy: Path, uri: str, children: list[Chi
     client.until("rest", lambda: client.told("policy_node", "at rest"))
     client.until("clean-up", lambda: client.transition("policy_node", CLEANUP))
     assert client.lifecycle("policy_node") == "unconfigured"
+
+
+def test_the_robot_node_alone_can_be_flown_by_hand(uri: str, children: list[Child], client: Client) -> None:
+    robot_node(children, uri, "takeoff_s:=1.0")
+    client.until("the first state", lambda: np.isfinite(client.position).all())
+    assert client.trigger("takeoff") == (False, "cannot takeoff: the robot is not armed; call service arm")
+    assert client.arm(True) == (True, "armed")
+    assert client.trigger("takeoff")[0]
+    client.until("height", lambda: client.position[2] > 0.4)
+    assert client.trigger("land")[0]
+    client.until("the ground", lambda: grounded(client))
+    assert client.arm(False) == (True, "disarmed")
+    client.until("disarming", lambda: "armed" not in client.status)
+    client.until("arming again", lambda: client.arm(True)[0])
+    client.call(EmptyService, "/crazyflie/emergency", EmptyService.Request())
+    client.until("the diagnosis", lambda: client.told("robot_node", "emergency stop: service emergency"))
+    assert client.arm(True) == (False, "e-stop is on")
+    client.estop(False)
+    client.until("arming after the release", lambda: client.arm(True)[0])
 
 
 @pytest.mark.parametrize(

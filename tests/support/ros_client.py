@@ -18,7 +18,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from controllers.nodes import qos
 
@@ -76,6 +76,11 @@ class Client:
     def trigger(self, service: str) -> tuple[bool, str]:
         """Calls a Trigger service."""
         response = self.call(Trigger, f"{SPACE}/{service}", Trigger.Request())
+        return response.success, response.message
+
+    def arm(self, on: bool) -> tuple[bool, str]:
+        """Calls service arm."""
+        response = self.call(SetBool, f"{SPACE}/arm", SetBool.Request(data=on))
         return response.success, response.message
 
     def transition(self, node: str, number: int) -> bool:
