@@ -7,7 +7,7 @@ that behind the guard, and hands what happened to a sink (log writer or publishe
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,9 @@ from hardware.guard import GuardedRobot
 from hardware.messages import Tick
 from hardware.robot import Command, RobotState
 
+POLL_NS = 500_000
+BEHIND_NS = 1_000_000
+"""How long after a state's arrival the loop ticks: somewhat late ones still count."""
 SETTLE_S = 5.0
 """Time after the handover from which the distance to the goal counts."""
 
@@ -85,6 +88,7 @@ class Loop:
         self._health = Health(None)
         self._next_ns = 0
         self._seen_ns = -1
+        self._fresh: RobotState | None = None
         self._told = 0
 
     def goal(self, goal: Goal) -> None:
@@ -115,15 +119,30 @@ class Loop:
         self.supervisor.activate()
         self.policy.start()
         self.flight.begin(now, state)
-        self._next_ns = now
         self._arm(now, state)
+        self._fall_in_step()
 
-    def run(self) -> Summary:
-        """From start to rest. The garbage collector is off meanwhile: its pauses are longer than a period."""
+    def _fall_in_step(self) -> None:
+        """Puts the deadlines just behind the arrival of states, so that each tick finds a fresh one.
+
+        Clocks of robots and computers drift by some 1e-5: less than a millisecond in a flight of a minute.
+        """
+        until_ns = self.clock.now_ns() + 3 * self.period_ns
+        with suppress(LinkLost):  # the first tick will find out, and act on it
+            last_ns = self.robot.read().t_ns
+            while self.robot.read().t_ns == last_ns and self.clock.now_ns() < until_ns:
+                self.clock.sleep_until_ns(self.clock.now_ns() + POLL_NS)
+        self._next_ns = self.clock.now_ns() + BEHIND_NS - self.period_ns
+
+    def run(self, between: Callable[[], None] = lambda: None) -> Summary:
+        """From start to rest, with a call `between` ticks; raises RoboError where the start is refused.
+
+        The garbage collector is off meanwhile: its pauses are longer than a period.
+        """
         self.start()
         with _no_garbage_collection():
             while self.step():
-                pass
+                between()
         return self.summary
 
     def step(self) -> bool:
@@ -137,7 +156,11 @@ class Loop:
             missed = late_ns // self.period_ns
             self._next_ns += missed * self.period_ns
         try:
-            return self._tick(missed)
+            goes_on = self._tick(missed)
+            if self._fresh is not None:  # told last: what is recorded must not delay what is commanded
+                self.sink.state(self._fresh, self.clock.now_ns())
+                self._fresh = None
+            return goes_on
         except Exception as e:
             if self.error is not None:  # even bringing it to rest has failed
                 self.robot.stop()
@@ -175,8 +198,7 @@ class Loop:
         except LinkLost:
             return None
         if state.t_ns != self._seen_ns:
-            self._seen_ns = state.t_ns
-            self.sink.state(state, now)
+            self._seen_ns, self._fresh = state.t_ns, state
         return state
 
     def _fly(self, now: int, state: RobotState | None) -> bool:

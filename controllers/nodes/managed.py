@@ -131,7 +131,10 @@ class ManagedNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """See `make_safe`."""
-        return self._transition(self.make_safe, "recover")
+        failure = self.failure
+        answer = self._transition(self.make_safe, "recover")
+        self.failure = self.failure or failure
+        return answer
 
     def _transition(self, work: Callable[[], None], name: str) -> TransitionCallbackReturn:
         self.failure = ""

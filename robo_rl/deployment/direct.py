@@ -52,10 +52,7 @@ def fly(order: Order) -> dict[str, Any]:
         failure = ""
         try:
             stack.enter_context(real_time())
-            loop.start()
-            while loop.step():
-                if replay is not None and replay.ended:
-                    loop.finish()
+            loop.run(lambda: loop.finish() if replay is not None and replay.ended else None)
         except RoboError as e:
             failure = str(e)
         return outcome(loop, failure, moves=replay is None) | {"log": str(order.log), "interrupted": bool(interrupts)}
