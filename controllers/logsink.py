@@ -1,6 +1,5 @@
 """A loop's story as a recording, on the same channels that `record_node` would have heard over ROS 2."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -93,8 +92,3 @@ class LogSink:
         if topic in LATCHED_TOPICS:
             self._writer.add_topic(name, message.__msgtype__, (LATCHED,))
         self._writer.write_message(name, message, now_ns)
-
-
-def topics_of(robot: RobotSpec) -> Sequence[str]:
-    """Relative names of all command topics of a robot."""
-    return [command_topic(m)[0] for m in robot.modes.values()]

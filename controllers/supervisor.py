@@ -113,6 +113,7 @@ class Supervisor:
         self._window: deque[tuple[int, int, bool]] = deque()
         self._battery_low_since: int | None = None
         self._motion: tuple[bytes, int] = (b"", 0)
+        self._fresh_ns: int | None = None
 
     @property
     def fault(self) -> Fault | None:
@@ -146,6 +147,7 @@ class Supervisor:
         if self.estop_latched:
             raise Refused("cannot activate: e-stop latched; call estop/reset first")
         self._window.clear()
+        self._fresh_ns = None
         self._battery_low_since = None
         self.mode = "active"
 
@@ -207,8 +209,13 @@ class Supervisor:
             return [("link_lost", "")]
         found: list[tuple[str, str]] = []
         age_s = (now_ns - state.t_ns) / 1e9
+        if self._fresh_ns is None or age_s <= self.observation_age_s:
+            self._fresh_ns = now_ns
+        idle_s = (now_ns - self._fresh_ns) / 1e9
         if not -self.bounds.stale_s <= age_s <= self.bounds.stale_s:
             found.append(("stale_state", f"{age_s:.2f} s old; allowed {self.bounds.stale_s:g} s"))
+        elif idle_s > self.bounds.stale_s:
+            found.append(("stale_state", f"none younger than {self.observation_age_s:g} s for {idle_s:.2f} s"))
         broken = [name for name, value in state.signals.items() if not np.isfinite(value).all()]
         if broken:
             return [*found, ("not_finite_state", ", ".join(broken))]

@@ -68,6 +68,8 @@ def run(args: Args) -> Outcome:
         return Outcome(_shared(args, transport) | direct.rehearse(order))
     print(f"transport {transport}; recording to {order.log}")
     figures = _shared(args, transport) | (ros.fly(order) if transport == "ros2" else direct.fly(order))
+    if figures["interrupted"] and args.duration > 0:
+        figures["success"] = False
     print(_summary(figures))
     return Outcome(figures, _status(args, figures))
 

@@ -92,6 +92,21 @@ def test_just_inside_the_bounds_is_no_fault(health: Health) -> None:
     assert active().check(NOW, health) is None
 
 
+def test_states_that_are_always_a_little_too_old_are_a_fault() -> None:
+    supervisor = active()
+    for ms in range(0, 210, 10):
+        t = NOW + ms * 1_000_000
+        assert supervisor.check(t, Health(state(t - 80_000_000))) is None
+    t = NOW + 210_000_000
+    found = supervisor.check(t, Health(state(t - 80_000_000)))
+    assert found is not None
+    assert found.reason == "no fresh state: none younger than 0.05 s for 0.21 s"
+    supervisor = active()
+    for ms in range(0, 1000, 10):  # every tenth one is young enough
+        t = NOW + ms * 1_000_000
+        assert supervisor.check(t, Health(state(t - (10 if ms % 100 == 0 else 80) * 1_000_000))) is None
+
+
 def test_a_low_battery_must_last() -> None:
     supervisor = active()
     for ms in range(0, 100, 10):
