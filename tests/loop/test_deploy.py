@@ -18,6 +18,7 @@ from hardware.replay import recorded_commands, recorded_states, recorded_ticks
 from hardware.spec import load_spec
 from robo_rl.cli import main
 
+pytestmark = pytest.mark.xdist_group("deploy")  # one flight serves many tests
 SPEC = load_spec("crazyflie")
 PATIENT = ("--transport", "direct", "--stale-s", "2", "--overruns", "2")
 """A machine that is busy with other tests must not look like a fault."""
