@@ -66,7 +66,7 @@ def to_onnx(module: DeployedPolicy) -> bytes:
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # the exporter warns about its own dependencies
             program = torch.onnx.export(
                 module,

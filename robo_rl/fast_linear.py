@@ -24,7 +24,7 @@ def available() -> bool:
     """Whether this build of torch has the operation and it computes on this processor."""
     try:
         x = torch.ones(2, 3)
-        return bool(torch.equal(_product(x, x, None), x @ x.t()))
+        return bool(torch.equal(onednn_product(x, x, None), x @ x.t()))
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
 
@@ -47,15 +47,16 @@ def fast_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _Linear.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (B, I) times weight (O, I) transposed, plus bias (O), without a gradient."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     """grad^T x, (O, I), by the call whose rows are the shorter side: up to twice as fast as the other order."""
     if grad.shape[1] <= x.shape[1]:
-        return _product(grad.t(), x.t(), None)
-    return _product(x.t(), grad.t(), None).t()
+        return onednn_product(grad.t(), x.t(), None)
+    return onednn_product(x.t(), grad.t(), None).t()
 
 
 class _Linear(torch.autograd.Function):
@@ -64,22 +65,22 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return onednn_product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
         return (
-            _product(grad, weight.t(), None) if need_x else None,
-            _weight_gradient(x, grad) if need_weight else None,
+            onednn_product(grad, weight.t(), None) if need_x else None,
+            weight_gradient(x, grad) if need_weight else None,
             grad.sum(0) if need_bias else None,
         )
 
 
 @torch.library.custom_op("robo_rl::linear", mutates_args=())
 def _linear_op(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return _product(x, weight, bias)
+    return onednn_product(x, weight, bias)
 
 
 @_linear_op.register_fake
@@ -89,7 +90,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @torch.library.custom_op("robo_rl::linear_grad_input", mutates_args=())
 def _grad_input_op(grad: Tensor, weight: Tensor) -> Tensor:
-    return _product(grad.contiguous(), weight.t(), None)
+    return onednn_product(grad.contiguous(), weight.t(), None)
 
 
 @_grad_input_op.register_fake
@@ -99,7 +100,7 @@ def _(grad: Tensor, weight: Tensor) -> Tensor:
 
 @torch.library.custom_op("robo_rl::linear_grad_weight", mutates_args=())
 def _grad_weight_op(x: Tensor, grad: Tensor) -> Tensor:
-    return _weight_gradient(x, grad.contiguous()).contiguous()
+    return weight_gradient(x, grad.contiguous()).contiguous()
 
 
 @_grad_weight_op.register_fake

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hardware.errors import NotFoundError
-from robo_rl.fast_linear import LinearFn
+from robo_rl.fast_linear import LinearFn, fast_linear
+from robo_rl.fused_mlp import fused_mlp
 
 ALIGNMENT = 16
 """Parameters start at multiples of this many floats (64 bytes), which vector instructions like."""
@@ -41,6 +42,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, sizes[0]) -> (B, sizes[-1])."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not x.requires_grad:
+            return fused_mlp(x, self.activation, self.linear is fast_linear, *self.weights, *self.biases)
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = self.linear(x, weight, bias)
