@@ -28,6 +28,7 @@ from controllers.goals import Goal, checked_goal, fence_of
 from controllers.loop import Loop
 from controllers.nodes import qos
 from controllers.nodes.managed import HEARTBEAT_PERIOD_S, ManagedNode, Stop, run_node
+from controllers.nodes.record_node import NODE_NAME as RECORDER
 from controllers.nodes.topic_robot import TopicRobot
 from controllers.policy import Policy, goal_signals
 from controllers.results import outcome
@@ -57,6 +58,8 @@ class PolicyNode(ManagedNode):
         self.declare("handover_s", 1.0, "How long the classical law is blended into the policy, s.", low=0.0, high=10.0)
         self.declare("duration_s", 0.0, "How long the policy acts, s; 0: until it is stopped.", low=0.0, high=86400.0)
         self.declare("wait_s", 20.0, "How long to wait for the robot's first state, s.", low=0.1, high=600.0)
+        text = "How long to wait, before arming, for a recorder (robo-rl log record) to listen, s; 0: fly without one."
+        self.declare("recorder_wait_s", 0.0, text, low=0.0, high=60.0)
         self.declare("autostart", True, "Configure and activate by itself.")
         self.declare("exit_when_done", False, "End the process when the robot is at rest again.")
         self.declare("result", "", "JSON file for the result of the flight.")
@@ -208,6 +211,7 @@ class PolicyNode(ManagedNode):
         try:
             if self._robot is not None:
                 self._robot.open()
+                self._await_recorder(self._robot)
             loop.run()
         except RoboError as e:
             self.get_logger().error(str(e))
@@ -222,6 +226,11 @@ class PolicyNode(ManagedNode):
         if path:
             Path(path).write_text(json.dumps(self.result, indent=2) + "\n")
         self.done.set()
+
+    def _await_recorder(self, robot: TopicRobot) -> None:
+        wait_s = float(self.get_parameter("recorder_wait_s").value)
+        if wait_s > 0.0 and not robot.await_recorder(RECORDER, [TICK_TOPIC, GOAL[0]], wait_s):
+            self.get_logger().warning(f"no recorder listens after {wait_s:g} s: the recording will lack the beginning")
 
     # --- goals, e-stop, parameters (executor thread) -------------------------------------------------------------
 

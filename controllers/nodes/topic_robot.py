@@ -1,7 +1,7 @@
 """A robot behind ROS 2 topics: the RobotIO of whatever `robot_node`, Crazyswarm2 or another driver publishes."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -65,6 +65,23 @@ class TopicRobot:
                 topic = self._node.resolve_topic_name(self._primary)
                 raise Unreachable(f"topic {topic}", waited_s, "is the robot's node running in this domain?")
             self._clock.sleep_until_ns(self._clock.now_ns() + 20_000_000)
+
+    def await_recorder(self, recorder: str, topics: Sequence[str], wait_s: float) -> bool:
+        """Waits until the node `recorder` listens to all commands, to the primary state and to `topics`.
+
+        False where it has not come to that in time. By then the robot's own node has long been listening, too.
+        """
+        wanted = [self._primary, *topics, *(command_topic(mode)[0] for mode in self.spec.modes.values())]
+        names = [self._node.resolve_topic_name(topic) for topic in wanted]
+        until_ns = self._clock.now_ns() + round(wait_s * 1e9)
+        while not all(recorder in self._listeners(name) for name in names):
+            if self.abandoned.is_set() or self._clock.now_ns() > until_ns:
+                return False
+            self._clock.sleep_until_ns(self._clock.now_ns() + 20_000_000)
+        return True
+
+    def _listeners(self, topic: str) -> set[str]:
+        return {info.node_name for info in self._node.get_subscriptions_info_by_topic(topic)}
 
     def read(self) -> RobotState:
         """The newest state; raises LinkLost where the robot's node says so."""

@@ -85,6 +85,7 @@ def _policy(order: Order, result: Path) -> dict[str, Any]:
         "handover_s": order.plan.handover_s,
         "takeoff_height_m": order.plan.takeoff_height_m,
         **{f"bounds.{name}": value for name, value in asdict(order.bounds).items()},
+        "recorder_wait_s": RECORDER_READY_S,
         "exit_when_done": True,
         "result": str(result),
     }

@@ -47,7 +47,7 @@ EMULATE = (
     "python3 -m robo_rl emulate crazyflie --port {} --num 1 --seed 0 --time-scale 1.0 --scene None --duration None"
 )
 ROBOT = "python3 -m controllers.nodes.robot_node --ros-args -r __ns:=/{} -p robot:=crazyflie -p uri:={}"
-POLICY = "python3 -m robo_rl.deployment.policy_node {} --goal={} --duration {} --ros-args -r __ns:=/{}"
+POLICY = "python3 -m robo_rl.deployment.policy_node {} --goal={} --duration {} --ros-args -r __ns:=/{} -p recorder_wait_s:=10.0"
 RECORD = "python3 -m robo_rl log record {} --linger 60 --regex /{}/.*|/diagnostics"
 DIRECT = "python3 -m robo_rl deploy zoo:quadrotor-hover --robot crazyflie --mode {} --transport direct --uri {}"
 

@@ -96,6 +96,10 @@ def test_deploy_flies_records_and_replays(policy: Path, tmp_path: Path) -> None:
     for topic in ("odom", "battery", "cmd_vel_legacy", "policy/tick", "policy/card", "goal", "heartbeat", "status"):
         assert counts[f"/crazyflie/{topic}"] > 0, topic
     assert counts["/crazyflie/policy/tick"] == r["policy_ticks"]
+    # Nothing moves before the recorder hears it: the recording holds the take-off.
+    assert counts["/crazyflie/command/takeoff"] == 1
+    heights = Log(log).channels["/crazyflie/odom.pose.pose.position.z"].values
+    assert heights[0] < 0.1 < heights.max()
     again = tmp_path / "parity.json"
     argv = [sys.executable, "-m", "robo_rl", "replay", "policy", str(policy), str(log), "--json", str(again)]
     assert subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False).returncode == 0
