@@ -60,12 +60,11 @@ def stages(plan: Plan) -> list[Stage]:
 def run_stages(plan: Plan) -> dict[str, Any]:
     """Runs every command; returns stage name -> its `--json` result."""
     todo = stages(plan)
-    return {s.name: run_stage(s, i, len(todo) + 1, plan.out) for i, s in enumerate(todo, 1)}
+    return {s.name: run_stage(s, i, len(todo), plan.out) for i, s in enumerate(todo, 1)}
 
 
 def write_report(plan: Plan, results: dict[str, Any]) -> tuple[str, bool]:
     """Writes `report.html`; returns the verdict in one sentence and whether every target was reached."""
-    print("[9/9] writing the report ...", flush=True)
     commands = {s.name: s.command for s in stages(plan)}
     sections = [
         _training(plan, results, commands),
@@ -183,6 +182,7 @@ def _flight(plan: Plan, results: dict[str, Any], commands: dict[str, str]) -> Se
 
 def _replays(plan: Plan, results: dict[str, Any], commands: dict[str, str]) -> Section:
     parity, sim = results["parity"], results["sim"]
+    units = {s.name: s.unit for s in load_spec("crazyflie").signals.values()}
     return Section(
         title="Replay",
         text=(
@@ -192,7 +192,7 @@ def _replays(plan: Plan, results: dict[str, Any], commands: dict[str, str]) -> S
         ),
         command=f"{commands['parity']}\n{commands['sim']}",
         rows=_replay_rows(parity, sim),
-        pictures=[(figures.divergence(sim["rmse"]), "How fast the simulator and the recording part.")],
+        pictures=[(figures.divergence(sim["rmse"], units), "How fast the simulator and the recording part.")],
         ok=parity["max_action_difference"] <= PARITY,
     )
 
@@ -200,7 +200,7 @@ def _replays(plan: Plan, results: dict[str, Any], commands: dict[str, str]) -> S
 def _replay_rows(parity: dict[str, Any], sim: dict[str, Any]) -> list[tuple[str, str, str]]:
     delay = sim["delay_s"]
     return [
-        ("largest difference of a command", f"{parity['max_action_difference']:.1e}", f"target {PARITY:g}"),
+        ("largest difference of a command", f"{parity['max_action_difference']:.2g}", f"target {PARITY:g}"),
         ("ticks compared", f"{parity['compared']:,} of {parity['ticks']:,}", ""),
         *((f"position error after {k} steps", f"{v:.4f} m", "") for k, v in sim["rmse"]["position_world"].items()),
         ("delay behind the simulator", "not measurable" if delay is None else f"{delay * 1e3:.0f} ms", ""),

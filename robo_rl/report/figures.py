@@ -108,14 +108,17 @@ def commands(t_s: Array, wanted: Array, sent: Array, names: Sequence[str]) -> by
         return _png(figure)
 
 
-def divergence(rmse: Mapping[str, Mapping[str, float]]) -> bytes:
-    """Error of the simulator against the recording after k control steps: signal -> k -> RMSE in its unit."""
+def divergence(rmse: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) -> bytes:
+    """Error of the simulator against the recording after k control steps: signal -> k -> RMSE; signal -> unit."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 2.6), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(rmse)))
         for ax, (name, by_k) in zip(axes, rmse.items(), strict=True):
             ax.loglog([int(k) for k in by_k], list(by_k.values()), "o-", color=BLUE, ms=4)
-            ax.set(title=name.replace("_", " "), xlabel="k, control steps")
+            unit = "rad" if name == "quat_wxyz" else units[name]
+            words = "attitude" if name == "quat_wxyz" else name.removesuffix("_world").removesuffix("_body")
+            ax.set(title=f"{words.replace('_', ' ')} ({unit})", xlabel="control steps")
+            ax.minorticks_off()
         return _png(figure)
 
 
