@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import io
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -75,6 +76,8 @@ def _run(name: str, argv: list[str]) -> int:
     try:
         module = importlib.import_module(f"robo_rl.commands.{name}")
         args, json_path = _parse(name, module, argv)
+        if json_path is not None:
+            _check_writable(json_path)
         outcome = module.run(args)
         if json_path is not None:
             _write_json(json_path, outcome.result)
@@ -143,11 +146,28 @@ def _one_line(boxed: str) -> str:
     return " ".join(words) or "bad arguments"
 
 
-def _write_json(path: Path, result: Any) -> None:
+def _check_writable(path: Path) -> None:
+    """Raises OSError before the work begins where its result could not be kept; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(f"--json {path} is a directory; expected a file name")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"--json {path}: no right to write in {path.parent}")
+
+
+def _write_json(path: Path, result: Any) -> None:
     aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(result, indent=2, default=str) + "\n")
+    aside.write_text(json.dumps(_strict(result), indent=2, default=str, allow_nan=False) + "\n")
     aside.replace(path)
+
+
+def _strict(value: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {k: _strict(v) for k, v in value.items()}
+    return [_strict(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _extra_of(package: str) -> str:

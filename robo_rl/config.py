@@ -1,6 +1,7 @@
 """What a training run is made of, as frozen dataclasses: importable, printable and dumped as YAML without torch."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +13,10 @@ from hardware.errors import BadInput
 
 ALGORITHMS = ("ppo",)
 """Names that `--algo` accepts."""
+ACTIVATIONS = ("elu", "relu", "tanh")
+"""Names that `--algo.activation` accepts."""
+FREE = ("steps", "checkpoint_every", "compile")
+"""Settings that a resumed run may change; all others belong to its checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,9 @@ def check(config: RunConfig) -> None:
     for name, value in positive.items():
         if value < 1:
             raise BadInput(f"{name} = {value}; expected at least 1")
+    if config.seed < 0:
+        raise BadInput(f"seed = {config.seed}; expected at least 0")
+    _check_algorithm(a)
     if config.linear not in ("auto", "torch", "onednn"):
         raise BadInput(f"linear = '{config.linear}'; expected auto, torch or onednn")
     if config.num_envs % config.processes:
@@ -121,12 +129,28 @@ def check(config: RunConfig) -> None:
     rows = config.num_envs // config.processes * a.rollout_steps
     if rows % a.minibatches:
         raise BadInput(f"{rows} rows per rollout are not divisible by algo.minibatches = {a.minibatches}")
-    if not 0.0 <= a.gamma <= 1.0 or not 0.0 <= a.gae_lambda <= 1.0 or not 0.0 <= a.ema < 1.0:
+
+
+def _check_algorithm(a: PPOConfig) -> None:
+    for field in dataclasses.fields(a):
+        value = getattr(a, field.name)
+        if isinstance(value, float) and not 0.0 <= value < math.inf:  # NaN fails too
+            raise BadInput(f"algo.{field.name} = {value}; expected a finite number, at least 0")
+    if not a.gamma <= 1.0 or not a.gae_lambda <= 1.0 or not a.ema < 1.0:
         raise BadInput("algo.gamma and algo.gae_lambda lie in 0..1, algo.ema in 0..1 without 1")
-    if a.std_floor <= 0.0 or a.init_std < a.std_floor:
+    if a.std_floor == 0.0 or a.init_std < a.std_floor:
         raise BadInput(
             f"algo.init_std = {a.init_std} lies below algo.std_floor = {a.std_floor}, or that is not positive"
         )
+    if min(a.hidden, default=1) < 1:
+        raise BadInput(f"algo.hidden = {a.hidden}; expected widths of at least 1")
+    if a.activation not in ACTIVATIONS:
+        raise BadInput(f"algo.activation = '{a.activation}'; expected one of {', '.join(ACTIVATIONS)}")
+
+
+def fixed_part(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a dumped configuration that a resumed run must share."""
+    return {name: value for name, value in plain.items() if name not in FREE}
 
 
 def to_plain(value: Any) -> Any:

@@ -48,14 +48,31 @@ def resolved(config: RunConfig) -> tuple[RunConfig, float]:
     return dataclasses.replace(config, linear=linear), gain
 
 
+def rehearse(config: RunConfig) -> None:
+    """Raises RoboError for a scene, settings or a device that cannot work, before a run directory is made."""
+    device = _checked_device(config.device)
+    make_env(config.scene, 1, family=config.family, device=device, config=config.scene_config)
+
+
+def _checked_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise BadInput(f"device '{name}' not known; expected cpu, cuda, cuda:0, ...") from e
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"device '{name}' is not supported; expected cpu, cuda, cuda:0, ...")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"device '{name}': torch finds {torch.cuda.device_count()} CUDA devices here")
+    return device
+
+
 def start(config: RunConfig, group: Group = Group(), resume: Path | None = None) -> tuple[Training, int | None]:  # noqa: B008
     """Training made ready in this process, from a checkpoint folder where one is given (and at how many steps)."""
     torch.set_num_threads(1)
     device = config.device
     if device == "cuda" and group.size > 1:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise BadInput(f"device '{config.device}': torch finds no CUDA device here; devices: cpu")
+    _checked_device(device)
     env = make_env(
         config.scene,
         config.num_envs // group.size,

@@ -1,5 +1,6 @@
 """The whole loop in a few minutes: train, evaluate, export, fly an emulated Crazyflie, record, replay, report."""
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,8 +33,10 @@ def run(args: Args) -> Outcome:
     """Runs every stage as the command a user would type, then writes the report; status 1 if a target is missed."""
     from robo_rl.report.demo import Plan, run_stages, write_report
 
-    if args.duration < 6.0:
+    if not 6.0 <= args.duration < math.inf:
         raise BadInput(f"--duration {args.duration:g}: expected at least 6 s, since the flight is judged after 5 s")
+    if args.episodes < 1 or args.seed < 0:
+        raise BadInput(f"--episodes {args.episodes} --seed {args.seed}: expected at least 1 and at least 0")
     out = args.out or Path("runs/demo") / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     if (out / "report.html").exists():
         raise BadInput(f"--out {out} holds a finished demo; give a folder that does not exist yet")

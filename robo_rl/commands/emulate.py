@@ -57,6 +57,8 @@ def run(args: Args) -> Outcome:
         raise NotFoundError("emulator of robot", args.robot, robot_names()) from e
     if args.duration is not None and not args.duration > 0.0:
         raise BadInput(f"duration {args.duration}; expected seconds above 0")
+    if args.seed < 0:
+        raise BadInput(f"seed {args.seed}; expected at least 0")
     port = int(spec.address.rsplit(":", 1)[1]) if args.port is None else args.port
     emulator = module.make_emulator(
         num=args.num,

@@ -117,6 +117,8 @@ def baseline_law(baseline: Callable[[Any], Callable[[], Any]]) -> Callable[[Any]
 def _refuse(args: Args) -> None:
     if args.episodes < 1:
         raise BadInput(f"--episodes {args.episodes}: expected at least 1")
+    if args.seed < 0:
+        raise BadInput(f"--seed {args.seed}: expected at least 0")
     if args.backend not in BACKENDS:
         raise BadInput(f"backend '{args.backend}' not available; back ends: {', '.join(BACKENDS)}")
     if args.render and args.render.suffix.lower() not in (".png", ".gif"):

@@ -32,6 +32,7 @@ def run(args: Args) -> Outcome:
     state = checkpoint.load(folder.checkpoints, steps, 0)
     path = args.out or folder.policy
     command = runs.read_json(folder.meta).get("argv") or runs.command_line()
+    path.parent.mkdir(parents=True, exist_ok=True)
     difference = job.export(config, job.learner_of(config, state), steps, path, command)
     evaluation = runs.read_json(folder.evaluation)
     done = runs.read_json(folder.done)

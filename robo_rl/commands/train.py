@@ -5,7 +5,6 @@ was stopped (Ctrl-C, --minutes) goes on with --resume DIR, bit for bit as if it 
 """
 
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -17,7 +16,7 @@ from tyro.conf import Positional, Suppress, arg
 
 from hardware.errors import BadInput, NotFoundError
 from robo_rl.cli import Outcome
-from robo_rl.config import ALGORITHMS, PPOConfig, RunConfig, check, read_yaml, write_yaml
+from robo_rl.config import ALGORITHMS, PPOConfig, RunConfig, check, fixed_part, read_yaml, to_plain, write_yaml
 
 NESTED = True
 """Options of nested configurations keep their prefix: `--algo.learning-rate`."""
@@ -102,8 +101,9 @@ def run(args: Args) -> Outcome:
     config = _config_of(args)
     from robo_rl import job, runs
 
-    config, gain = job.resolved(config)
     _refuse(args)
+    config, gain = job.resolved(config)
+    job.rehearse(config)
     rank = int(os.environ.get("RANK", "0"))
     if args.resume is not None:
         run_dir, config = _reopen(args, config)
@@ -174,6 +174,8 @@ def _config_of(args: Args) -> RunConfig:
 
     if not args.scene:
         raise BadInput(f"no scene given; scenes: {', '.join(scene_ids())}")
+    if args.scene not in scene_ids():
+        raise NotFoundError("scene", args.scene, scene_ids())
     if args.algorithm not in ALGORITHMS:
         raise NotFoundError("algorithm", args.algorithm, ALGORITHMS)
     names = {f.name for f in dataclasses.fields(RunConfig)} & {f.name for f in dataclasses.fields(Args)}
@@ -198,13 +200,15 @@ def _refuse(args: Args) -> None:
         )
     if args.resume is not None and args.out is not None:
         raise BadInput("--resume goes on in its own directory; --out starts a new one: give one of them")
-    if args.minutes is not None and args.minutes <= 0:
+    if args.minutes is not None and not args.minutes > 0:
         raise BadInput(f"--minutes {args.minutes:g}: expected more than 0")
+    if args.eval_episodes < 0:
+        raise BadInput(f"--eval-episodes {args.eval_episodes}: expected at least 0")
 
 
 def _reopen(args: Args, config: RunConfig) -> tuple[Any, RunConfig]:
     """The run to go on with, and its configuration with the budget of this invocation."""
-    from robo_rl import checkpoint, runs
+    from robo_rl import checkpoint, job, runs
 
     run_dir = runs.open_run(Path(str(args.resume)))
     at = checkpoint.newest(run_dir.checkpoints, config.processes)
@@ -212,11 +216,14 @@ def _reopen(args: Args, config: RunConfig) -> tuple[Any, RunConfig]:
         config = dataclasses.replace(config, steps=at + args.steps)
     if config.steps <= at and args.minutes is None:
         raise BadInput(f"{run_dir.path} has reached its budget of {config.steps:,} steps; give --steps for more")
-    earlier = read_yaml(run_dir.config)
+    earlier, now = (fixed_part(to_plain(c)) for c in (job.config_of(read_yaml(run_dir.config)), config))
+    different = [name for name in now if now[name] != earlier[name]]
+    if different == ["linear"]:
+        raise BadInput(f"{run_dir.path} used products by {earlier['linear']}; this machine or --linear offers others")
+    if different:
+        raise BadInput(f"{run_dir.path} was made with another {', '.join(different)}; resume without changing them")
     run_dir.done.unlink(missing_ok=True)
     write_yaml(config, run_dir.config)
-    if json.dumps(earlier.get("linear")) != json.dumps(config.linear):
-        raise BadInput(f"the run used products by {earlier.get('linear')}, which this machine does not offer")
     return run_dir, config
 
 

@@ -17,6 +17,8 @@ from robo_rl.launch_engine.parse import Action, Description, all_actions, load, 
 from robo_rl.launch_engine.substitutions import Context, Template, as_bool, as_condition, calls, perform
 
 OUTPUTS = ("screen", "log", "both", "own_log", "full")
+MAX_DEPTH = 50
+"""Includes within includes; a file that includes itself reaches it."""
 STOP_TIMEOUTS = ("sigterm_timeout", "sigkill_timeout")
 """Launch configurations that genuine launch reads without anybody declaring them (s)."""
 
@@ -204,9 +206,13 @@ def _include(action: Action, context: Context) -> Iterator[Effect]:
     description = load(Path(_text(action, "file", context)))
     for name, value in action.values.get("arg", ()):
         context.configurations[perform(name, context)] = perform(value, context)
+    if context.depth == MAX_DEPTH:
+        raise BadInput(f"{description.file.name}: includes are nested more than {MAX_DEPTH} deep; a file in a circle?")
     outer, context.file = context.file, description.file
+    context.depth += 1
     yield from walk(description.actions, context)
     context.file = outer
+    context.depth -= 1
 
 
 def _log(action: Action, context: Context) -> Iterator[Effect]:

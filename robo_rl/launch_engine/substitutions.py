@@ -70,6 +70,8 @@ class Context:
     anonymous: dict[str, str] = field(default_factory=dict)
     declared: set[str] = field(default_factory=set)
     """Names of the arguments met so far."""
+    depth: int = 0
+    """How many includes the walk is inside of."""
 
     def copy(self) -> "Context":
         """An independent copy that draws the same anonymous names."""
@@ -131,7 +133,10 @@ def as_condition(text: str) -> bool:
 
 def as_bool(text: str) -> bool:
     """The truth of an argument of and, or, not (and of respawn): a YAML boolean, so 1 and 0 are refused."""
-    value = yaml.safe_load(text) if text else None
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError:
+        value = None
     if not isinstance(value, bool):
         raise BadInput(f"'{text}' is not a boolean; use true or false")
     return value

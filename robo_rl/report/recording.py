@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hardware.errors import BadInput
 from hardware.log.reader import Log
 from hardware.replay import namespace_of, recorded_states, recorded_ticks
 from hardware.spec import RobotSpec
@@ -40,6 +41,8 @@ def read_flight(path: Path, spec: RobotSpec) -> Recording:
     for _, state in recorded_states(log, spec, space):
         states.setdefault(state.t_ns, state.signals["position_world"])
     ticks = [tick for _, tick in recorded_ticks(log, spec, space)]
+    if not states or not ticks:
+        raise BadInput(f"{path}: {len(states)} states and {len(ticks)} ticks of a policy; expected a flight")
     t_ns = np.array(sorted(states))
     position = np.stack([states[t] for t in t_ns])
     tick_ns = np.array([tick.state_t_ns for tick in ticks])

@@ -1,11 +1,14 @@
 """Runs the command lines of a demo one after another, showing progress, keeping every output."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +45,21 @@ def run_stage(stage: Stage, number: int, total: int, folder: Path) -> dict[str, 
     argv = [sys.executable, "-m", "robo_rl", *stage.argv, "--json", str(result_path)]
     started = time.monotonic()
     with log_path.open("w") as log, _Progress(f"[{number}/{total}] {stage.title}") as progress:
-        child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment())
-        try:
+        child = subprocess.Popen(
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=_environment(),
+            start_new_session=True,  # a Ctrl-C on the terminal reaches it through us, once
+        )
+        with _forwarding(child) as interrupts:
             for line in child.stdout or ():
                 log.write(line)
                 progress.say(line.rstrip())
             status = child.wait()
-        except BaseException:
-            child.send_signal(2)  # the child lands its robot and leaves a resumable state
-            child.wait()
-            raise
+        if interrupts:
+            raise KeyboardInterrupt
         progress.done = f"{time.monotonic() - started:.0f} s" + ("" if status == 0 else f", status {status}")
     if not result_path.exists():
         last = [line for line in log_path.read_text().splitlines() if line.strip()][-1:] or ["no output"]
@@ -59,6 +67,30 @@ def run_stage(stage: Stage, number: int, total: int, folder: Path) -> dict[str, 
     result = json.loads(result_path.read_text())
     result = result if isinstance(result, dict) else {"items": result}
     return {**result, "wall_s": round(time.monotonic() - started, 1), "status": status}
+
+
+@contextlib.contextmanager
+def _forwarding(child: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Passes SIGINT and SIGTERM on to the child as SIGINT: at the first it lands its robot or saves its state.
+
+    Gives the signals that came. Should this process fail in the meantime, the child is asked to end and awaited.
+    """
+    caught: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        caught.append(number)
+        child.send_signal(signal.SIGINT)
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    except BaseException:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hardware.spec import robot_names
-from robo_rl.cli import COMMANDS, main
+from robo_rl.cli import COMMANDS, Outcome, main
 
 FOLDER = Path(__file__).resolve().parents[2] / "robo_rl" / "commands"
 
@@ -50,6 +51,9 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["emulate"], 2, "emulate: "),
         (["emulate", "crazyfly"], 1, "emulate: robot 'crazyfly' not found; known: "),
         (["emulate", "crazyflie", "--port", "many"], 2, "emulate: "),
+        (["emulate", "crazyflie", "--port", "0", "--seed", "-1"], 1, "emulate: seed -1; expected at least 0"),
+        (["demo", "--duration", "nan"], 1, "demo: --duration nan: expected at least 6 s"),
+        (["demo", "--episodes", "0"], 1, "demo: --episodes 0"),
         (["ranges", "quadrotor/hoover"], 1, "ranges: "),
         (["inspect", "/nowhere.onnx"], 1, "inspect: "),
         (["launch", "nowhere.launch.yaml"], 1, "launch: "),
@@ -69,6 +73,23 @@ def test_results_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert robo_rl("robots", "--json", str(path)) == 0
     assert [r["name"] for r in json.loads(path.read_text())] == robot_names()
     assert [p.name for p in path.parent.iterdir()] == ["robots.json"]
+
+
+def test_a_result_that_could_not_be_kept_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert robo_rl("robots", "--json", str(tmp_path)) == 1
+    shown = capsys.readouterr()
+    assert f"robo-rl: robots: --json {tmp_path} is a directory" in shown.err
+    assert shown.out == ""
+
+
+def test_numbers_that_are_none_become_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from robo_rl.commands import robots
+
+    monkeypatch.setattr(robots, "run", lambda args: Outcome({"a": [math.nan, 1.5], "b": (-math.inf,)}))
+    assert robo_rl("robots", "--json", str(tmp_path / "r.json")) == 0
+    assert json.loads((tmp_path / "r.json").read_text()) == {"a": [None, 1.5], "b": [None]}
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["robots"]])

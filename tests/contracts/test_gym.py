@@ -28,7 +28,7 @@ def test_registration_is_found_through_the_id_alone() -> None:
 
 
 def test_single_episode_ends_with_its_own_last_observation() -> None:
-    env = gymnasium.make("robo_rl/QuadrotorHover-v0", episode_s=0.1)
+    env = gymnasium.make("robo_rl/QuadrotorHover-v0", episode_s=0.1, hold_from_s=0.05)
     obs, _ = env.reset(seed=4)
     for t in range(10):
         before = obs
@@ -40,11 +40,11 @@ def test_single_episode_ends_with_its_own_last_observation() -> None:
 
 
 def test_vector_environment_restarts_in_the_same_step() -> None:
-    env = gymnasium.make_vec("robo_rl/QuadrotorHover-v0", num_envs=6, episode_s=0.1)
+    env = gymnasium.make_vec("robo_rl/QuadrotorHover-v0", num_envs=6, episode_s=0.1, hold_from_s=0.05)
     assert env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     seed = 7
     obs, _ = env.reset(seed=seed)
-    config = dataclasses.replace(scene_entry("quadrotor/hover").config, episode_s=0.1)
+    config = dataclasses.replace(scene_entry("quadrotor/hover").config, episode_s=0.1, hold_from_s=0.05)
     seeds = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     twin = make_env("quadrotor/hover", 6, config=config)
     first = twin.reset(int(seeds.integers(2**31)))

@@ -176,6 +176,8 @@ def test_logic_accepts_booleans_only(tmp_path: Path) -> None:
     assert messages(tmp_path, actions) == ["false true false true"]
     with pytest.raises(BadInput, match="'1' is not a boolean"):
         messages(tmp_path, [log("$(not 1)")])
+    with pytest.raises(BadInput, match=r"'\[' is not a boolean"):
+        messages(tmp_path, [log("$(not [)")])
 
 
 def test_a_choice_becomes_conditions_without_eval_or_equals(tmp_path: Path) -> None:
@@ -253,6 +255,16 @@ def test_dirname_and_filename_follow_the_file(tmp_path: Path) -> None:
     inner = written(tmp_path / "sub", [log("$(dirname)|$(filename)")], "inner.launch.yaml")
     found = messages(tmp_path, [{"include": {"file": "$(dirname)/sub/inner.launch.yaml"}}, log("$(dirname)")])
     assert found == [f"{tmp_path}/sub|{inner}", str(tmp_path)]
+
+
+def test_a_file_that_includes_itself_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"x\.launch\.yaml: includes are nested more than 50 deep"):
+        effects(tmp_path, [{"include": {"file": "$(dirname)/x.launch.yaml"}}])
+
+
+def test_many_includes_one_after_another_are_not_deep(tmp_path: Path) -> None:
+    written(tmp_path, [log("here")], "inner.launch.yaml")
+    assert messages(tmp_path, [{"include": {"file": "$(dirname)/inner.launch.yaml"}}] * 60) == ["here"] * 60
 
 
 def test_an_error_in_an_include_names_both_files(tmp_path: Path) -> None:

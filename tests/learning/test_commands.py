@@ -143,6 +143,19 @@ def test_bench_prints_rates_beside_the_load(tmp_path: Path, capsys: pytest.Captu
         (["train", "quadrotor/hover", "--num-envs", "0"], "num_envs = 0; expected at least 1"),
         (["train", "quadrotor/hover", "--scene.mode", "x"], "scene.mode = 'x'; expected one of attitude_thrust"),
         (["train", "quadrotor/hover", "--minutes", "0"], "--minutes 0: expected more than 0"),
+        (["train", "quadrotor/hover", "--minutes", "nan"], "--minutes nan: expected more than 0"),
+        (["train", "--num-envs", "64", "wrong/scene"], "scene 'wrong/scene' not found; known: quadrotor/hover"),
+        (["train", "quadrotor/hover", "--seed", "-1"], "seed = -1; expected at least 0"),
+        (["train", "quadrotor/hover", "--device", "abacus"], "device 'abacus' not known; expected cpu, cuda"),
+        (["train", "quadrotor/hover", "--device", "cuda:99"], "device 'cuda:99': torch finds"),
+        (["train", "quadrotor/hover", "--eval-episodes", "-1"], "--eval-episodes -1: expected at least 0"),
+        (["train", "quadrotor/hover", "--algo.learning-rate", "nan"], "algo.learning_rate = nan; expected a finite"),
+        (["train", "quadrotor/hover", "--algo.clip", "-0.2"], "algo.clip = -0.2; expected a finite number, at least 0"),
+        (["train", "quadrotor/hover", "--algo.hidden", "0"], "algo.hidden = (0,); expected widths of at least 1"),
+        (["train", "quadrotor/hover", "--algo.activation", "step"], "algo.activation = 'step'; expected one of elu"),
+        (["train", "quadrotor/hover", "--scene.episode-s", "nan"], "episode_s = nan: expected the holding time"),
+        (["train", "quadrotor/hover", "--scene.episode-s", "2"], "hold_from_s = 3.5, episode_s = 2: expected"),
+        (["train", "quadrotor/hover", "--scene.start-radius-m", "-1"], "start_radius_m = -1.0; expected a finite"),
         (["train", "--resume", "absent"], "absent is no run directory"),
         (["train", "--config", "absent.yaml"], "absent.yaml not found"),
         (["eval", "absent.onnx"], "policy absent.onnx not found"),
@@ -150,11 +163,32 @@ def test_bench_prints_rates_beside_the_load(tmp_path: Path, capsys: pytest.Captu
         (["export", "absent"], "absent is no run directory"),
     ],
 )
-def test_bad_input_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     command(*words, expect=1)
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(
+    run: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p.name: p.read_bytes() for p in run[0].iterdir() if p.is_file()}
+    command("train", "--resume", run[0], "--steps", STEPS, "--algo.gamma", 0.5, expect=1)
+    assert f"{run[0]} was made with another algo; resume without changing them" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in run[0].iterdir() if p.is_file()} == before
+
+
+def test_a_configuration_is_not_taken_for_another_scene(
+    run: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("train", "other/scene", "--config", run[0] / "config.yaml", "--out", tmp_path / "x", expect=1)
+    assert "scene 'other/scene' not found" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_refusals_that_need_a_run(run: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,6 +197,8 @@ def test_refusals_that_need_a_run(run: tuple[Path, dict[str, Any]], capsys: pyte
         (["train", "--resume", str(run[0])], "has reached its budget"),
         (["eval", str(run[0]), "--backend", "mujoco"], "backend 'mujoco' not available; back ends: torch"),
         (["eval", str(run[0]), "--episodes", "0"], "--episodes 0: expected at least 1"),
+        (["eval", str(run[0]), "--seed", "-1"], "--seed -1: expected at least 0"),
+        (["eval", str(run[0]), "--scene.episode-s", "-1"], "expected the holding time to start at 0 or later"),
         (["eval", str(run[0]), "--render", "x.bmp"], "ends in .png or .gif"),
         (["eval", str(run[0]), "--scene.mode", "rotor_thrust"], "drives mode attitude_thrust"),
     ):

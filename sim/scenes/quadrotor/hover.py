@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from controllers.interface import Interface
+from hardware.errors import BadInput
 from hardware.spec import load_spec
 from sim.dynamics import quadrotor as body
 from sim.engine import Engine, prepared
@@ -60,6 +61,18 @@ class HoverConfig:
         return 0.05 if self.mode == "attitude_thrust" else 0.10
 
 
+def _check(config: HoverConfig) -> None:
+    """Raises BadInput for settings that make no task: without a holding time every episode would be a success."""
+    if not 0.0 <= config.hold_from_s < config.episode_s < math.inf:
+        raise BadInput(
+            f"hold_from_s = {config.hold_from_s:g}, episode_s = {config.episode_s:g}: expected the holding time to "
+            "start at 0 or later and before the end of the episode"
+        )
+    for name in ("radius_m", "start_radius_m", "start_tilt_rad", "start_rate_rad_s", "start_speed_m_s"):
+        if not 0.0 <= getattr(config, name) < math.inf:
+            raise BadInput(f"{name} = {getattr(config, name)}; expected a finite number, at least 0")
+
+
 class HoverTask:
     """The hover task in N worlds; see sim.env.Task."""
 
@@ -72,6 +85,7 @@ class HoverTask:
         family: Family = "train",
         device: str | torch.device = "cpu",
     ) -> None:
+        _check(config)
         self.config, self.spec = config, spec
         self.interface = Interface(load_spec(spec.robot), spec.mode, spec.observation, spec.action)
         self.num_envs, self.device = num_envs, torch.device(device)
