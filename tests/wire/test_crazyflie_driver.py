@@ -23,6 +23,7 @@ from hardware.robots.crazyflie.session import CflibLink
 from hardware.robots.crazyflie.supervisor import State
 from hardware.robots.crazyflie.telemetry import DroneClock
 from hardware.robots.crazyflie.wire import Frame, Port, decode, encode
+from hardware.transport import UdpLink, parse_address
 
 SCALE = 2.0
 
@@ -177,6 +178,38 @@ def test_stop_gets_through_a_link_that_loses_half_of_all_packets(drone: Driver, 
     drone.set_parameter("fault.loss", 0.5)
     drone.stop()
     wait_for(lambda: emulator.swarm.autopilot.motors[:, 0].max() == 0.0, timeout_s=1.0)
+
+
+class Held(UdpLink):
+    """Holds the receiving thread up while it repeats a one-shot command, as a busy machine may."""
+
+    def __init__(self, address: str) -> None:
+        parsed = parse_address(address)
+        super().__init__(parsed.host, parsed.port)
+        self.holding, self.sent = threading.Event(), []
+
+    def send(self, data: bytes) -> None:
+        port = decode(data).port
+        if port == Port.HIGH_LEVEL and threading.current_thread().name == "crazyflie-driver":
+            self.holding.set()
+            time.sleep(0.3)
+        self.sent.append(port)
+        super().send(data)
+
+
+def test_no_repetition_of_a_one_shot_command_follows_a_stop(emulator: Emulator) -> None:
+    link = Held(emulator.addresses[0])
+    drone = Driver(emulator.addresses[0], clock=MonotonicClock(SCALE), link=link)
+    drone.open()
+    drone.arm()
+    drone.set_parameter("fault.loss", 0.9)  # so that it goes unanswered
+    write(drone, "takeoff", 0.6, 1.0)
+    assert link.holding.wait(5.0)
+    drone.stop()
+    after = len(link.sent)
+    time.sleep(0.5)
+    assert Port.HIGH_LEVEL not in link.sent[after - 6 :]
+    drone.close()
 
 
 def test_one_shot_commands_are_repeated_until_answered(drone: Driver, emulator: Emulator) -> None:

@@ -7,6 +7,7 @@ thread except `open` and `arm`, which wait for the drone.
 
 import contextlib
 import struct
+import threading
 import time
 
 from hardware.clock import Clock, MonotonicClock
@@ -70,6 +71,8 @@ class Driver:
         self._armed = False
         self._pending: tuple[list[Frame], int] | None = None
         self._pending_at = 0.0
+        self._sending = threading.Lock()
+        """Held while a pending command goes out, so that the receiving thread repeats nothing that was given up."""
         self.refused: str = ""
         """The last one-shot command that the drone answered with an error."""
 
@@ -113,17 +116,18 @@ class Driver:
         if isinstance(message, wire_commands.HighLevel):
             # Streaming must have ended before the high-level commander may fly; both are repeated until answered.
             ended = wire_commands.encode_setpoint(wire_commands.NotifyStop())
-            self._pending = ([ended, wire_commands.encode_high_level(message)], REPEATS)
-            self._pending_at = 0.0
+            with self._sending:
+                self._pending = ([ended, wire_commands.encode_high_level(message)], REPEATS)
+                self._pending_at = 0.0
             self._repeat_pending()
         else:
-            self._pending = None
+            self._give_up()
             self._opened().send(wire_commands.encode_setpoint(message))
 
     def arm(self, timeout_s: float = 2.0) -> None:
         """Arms and unlocks the thrust; raises RoboError with the drone's reason after `timeout_s`."""
         session = self._opened()
-        self._pending = None  # a stop that is still being repeated would disarm the drone again
+        self._give_up()  # a stop that is still being repeated would disarm the drone again
         request = Frame(Port.SUPERVISOR, 1, bytes([SupervisorCommand.ARM, 1]))
         deadline = time.monotonic() + timeout_s
         while True:
@@ -145,7 +149,8 @@ class Driver:
         The drone is not disarmed in the air, because its supervisor would lock itself until a restart; it disarms
         itself once it lies still.
         """
-        self._armed, self._pending = False, None
+        self._armed = False
+        self._give_up()
         session = self._session
         if session is None:
             return
@@ -157,7 +162,8 @@ class Driver:
                 for frame in off:
                     session.send(frame)
             # Also repeated from the background, for a link that loses packets; the answer is the motors' silence.
-            self._pending, self._pending_at = (off, REPEATS // 4), time.monotonic() + REPEAT_S
+            with self._sending:
+                self._pending, self._pending_at = (off, REPEATS // 4), time.monotonic() + REPEAT_S
 
     def close(self) -> None:
         """Stops if armed, ends the log blocks, releases the link; idempotent."""
@@ -256,23 +262,30 @@ class Driver:
             block, low24_ms, values = unpack_log_data(frame.data)
             self._telemetry.take(block, low24_ms, values, heard_ns)
         elif frame.port == Port.HIGH_LEVEL and len(frame.data) == 4:
-            pending = self._pending
-            if pending is not None and pending[0][-1].data[:1] == frame.data[:1]:
-                repeated = pending[1] < REPEATS - 1
+            with self._sending:
+                pending = self._pending
+                if pending is None or pending[0][-1].data[:1] != frame.data[:1]:
+                    return
                 self._pending = None
-                # A repetition of a command that was carried out is refused as busy: that is success.
-                if frame.data[3] and not repeated:
-                    self.refused = f"high-level command {frame.data[0]} was refused with error {frame.data[3]}"
+            # A repetition of a command that was carried out is refused as busy: that is success.
+            if frame.data[3] and pending[1] >= REPEATS - 1:
+                self.refused = f"high-level command {frame.data[0]} was refused with error {frame.data[3]}"
 
     def _repeat_pending(self) -> None:
-        pending, session = self._pending, self._session
-        if pending is None or session is None or time.monotonic() < self._pending_at:
-            return
-        frames, left = pending
-        self._pending = (frames, left - 1) if left > 1 else None
-        self._pending_at = time.monotonic() + REPEAT_S
-        for frame in frames:
-            session.send(frame)
+        with self._sending:
+            pending, session = self._pending, self._session
+            if pending is None or session is None or time.monotonic() < self._pending_at:
+                return
+            frames, left = pending
+            self._pending = (frames, left - 1) if left > 1 else None
+            self._pending_at = time.monotonic() + REPEAT_S
+            for frame in frames:
+                session.send(frame)
+
+    def _give_up(self) -> None:
+        """What is pending is not repeated any more once this returns."""
+        with self._sending:
+            self._pending = None
 
     def _hint(self) -> str:
         if not self._by_udp:
