@@ -19,6 +19,7 @@ from hardware.spec import CommandMode, RobotSpec
 GOAL = ("goal", "geometry_msgs/msg/PoseStamped")
 CARD = ("policy/card", "std_msgs/msg/String")
 ESTOP = ("estop", "std_msgs/msg/Bool")
+STOP = ("command/stop", "std_msgs/msg/Empty")
 HEARTBEAT = ("heartbeat", "std_msgs/msg/Header")
 DIAGNOSTICS = ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
 ONE_SHOT_TYPE = "std_msgs/msg/Float64MultiArray"

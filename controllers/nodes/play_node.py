@@ -21,7 +21,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
-from controllers.channels import ESTOP, GOAL, HEARTBEAT, command_topic
+from controllers.channels import ESTOP, GOAL, HEARTBEAT, STOP, command_topic
 from controllers.nodes.messages import message_class
 from controllers.nodes.session import session
 from hardware.errors import BadInput, RoboError
@@ -73,11 +73,11 @@ class Played:
 def command_topics_of(log: Log) -> dict[str, str]:
     """Topics of a log that move a known robot, or hide that nobody does -> the namespace of that robot.
 
-    Commands of every mode, goals, the e-stop, and heartbeats (a replayed one would stand in for a dead peer).
+    Commands of every mode, goals, stop and e-stop, and heartbeats (a replayed one would stand in for a dead peer).
     """
     found = {}
     for spec in map(load_spec, robot_names()):
-        kinds = [*map(command_topic, spec.modes.values()), GOAL, ESTOP, HEARTBEAT]
+        kinds = [*map(command_topic, spec.modes.values()), GOAL, ESTOP, STOP, HEARTBEAT]
         for name, kind in kinds:
             for t in log.topics.values():
                 if t.name.endswith(f"/{name}") and t.type.name == kind:

@@ -8,7 +8,7 @@ from rclpy.node import Node
 from std_msgs.msg import Empty, Header, String
 from std_srvs.srv import SetBool
 
-from controllers.channels import HEARTBEAT, any_command_message, command_topic
+from controllers.channels import HEARTBEAT, STOP, any_command_message, command_topic
 from controllers.nodes import qos
 from controllers.nodes.messages import RclpyMessages, message_class
 from hardware.clock import Clock
@@ -46,7 +46,7 @@ class TopicRobot:
             topic, kind = command_topic(mode)
             profile = qos.COMMAND if mode.rate_hz > 0 else qos.ONE_SHOT
             self._publishers[mode.name] = node.create_publisher(message_class(kind), topic, profile)
-        self._stop = node.create_publisher(Empty, "command/stop", qos.ONE_SHOT)
+        self._stop = node.create_publisher(Empty, STOP[0], qos.ONE_SHOT)
         self._arm = node.create_client(SetBool, "arm")
 
     @property

@@ -69,6 +69,7 @@ def flight(tmp_path: Path) -> tuple[Path, list[bytes]]:
             writer.write_message("/cf/heartbeat", new_message("std_msgs/msg/Header"), t_ns + 2)
         writer.write_message("/cf/goal", new_message("geometry_msgs/msg/PoseStamped"), t_ns + 3)
         writer.write_message("/cf/command/land", new_message("std_msgs/msg/Float64MultiArray"), t_ns + 4)
+        writer.write_message("/cf/command/stop", new_message("std_msgs/msg/Empty"), t_ns + 5)
     return tmp_path / "flight", sent
 
 
@@ -139,6 +140,7 @@ def test_exact_bytes_latched_messages_first_and_commands_aside(
         "/cf/heartbeat": "std_msgs/msg/Header",
         "/cf/goal": "geometry_msgs/msg/PoseStamped",
         "/cf/command/land": "std_msgs/msg/Float64MultiArray",
+        "/cf/command/stop": "std_msgs/msg/Empty",
     }
     listener.listen("/cf/odom", "nav_msgs/msg/Odometry")
     listener.listen("/cf/policy/card", "std_msgs/msg/String", latched=True)
@@ -160,6 +162,7 @@ def test_exact_bytes_latched_messages_first_and_commands_aside(
     assert latched.rstrip(b"\0") == encode(card).rstrip(b"\0")  # the middleware pads to a multiple of four bytes
     assert {t: len(heard["/replay" + t]) for t in moving} == {
         "/cf/cmd_vel_legacy": COUNT // 2, "/cf/heartbeat": COUNT // 2, "/cf/goal": 1, "/cf/command/land": 1,
+        "/cf/command/stop": 1,
     }  # fmt: skip
     assert not any(heard[t] for t in moving)
     stamps = [_clock_ns(raw) for raw in heard["/clock"]]
@@ -167,7 +170,7 @@ def test_exact_bytes_latched_messages_first_and_commands_aside(
     assert stamps == sorted(stamps)
     assert stamps[0] >= START_NS + 500_000_000
     result = json.loads((tmp_path / "play.json").read_text())
-    assert result["messages"] == 3 * (COUNT // 2) + 3
+    assert result["messages"] == 3 * (COUNT // 2) + 4
     assert result["duration_s"] == pytest.approx(0.99, abs=0.8)  # half a second of log at half speed
     assert result["duration_s"] >= 0.98
     assert set(result["lateness_ms"]) == {"p50", "p99", "max"}
