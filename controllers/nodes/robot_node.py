@@ -17,7 +17,7 @@ from std_msgs.msg import Bool, Empty, Header, String
 from std_srvs.srv import Empty as EmptyService
 from std_srvs.srv import SetBool, Trigger
 
-from controllers.channels import ESTOP, HEARTBEAT, any_command_values, command_topic
+from controllers.channels import ESTOP, HEARTBEAT, STOP, any_command_values, command_topic
 from controllers.fallback import fallback_law
 from controllers.flight import Flight, FlightPlan
 from controllers.nodes import qos
@@ -84,6 +84,8 @@ class RobotNode(ManagedNode):
 
     def configure(self) -> None:
         """Connects to the robot; refused with Unreachable's line where it does not answer."""
+        if self._robot is not None:  # after an error in a transition
+            self.cleanup()
         robot = connect(self.spec.name, self._uri or None, clock=self.monotonic)
         robot.open()
         self._robot, self._closing = robot, threading.Event()
@@ -153,7 +155,7 @@ class RobotNode(ManagedNode):
             topic, kind = command_topic(mode)
             profile = qos.COMMAND if mode.rate_hz > 0 else qos.ONE_SHOT
             self.create_subscription(message_class(kind), topic, self._command_callback(mode), profile)
-        self.create_subscription(Empty, "command/stop", lambda _: self._stop_command(), qos.ONE_SHOT)
+        self.create_subscription(Empty, STOP[0], lambda _: self._stop_command(), qos.ONE_SHOT)
         self._estop_out = self.create_publisher(Bool, ESTOP[0], qos.LATCHED)
         self.create_subscription(Bool, ESTOP[0], self._on_estop, qos.LATCHED)
         self.create_subscription(Header, HEARTBEAT[0], self._on_heartbeat, qos.HEARTBEAT_IN)
@@ -199,6 +201,7 @@ class RobotNode(ManagedNode):
             if self._robot is not None:
                 self._robot.stop()
                 self._disarmed()
+                self._supervisor.settle()  # where a fault was bringing it down, nothing is left to do
 
     def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         try:
@@ -274,16 +277,29 @@ class RobotNode(ManagedNode):
             deadline = max(deadline + round(POLL_S * 1e9), self.monotonic.now_ns())
             self.monotonic.sleep_until_ns(deadline)
             now = self.monotonic.now_ns()
-            state = self._read()
-            if state is not None and state.t_ns != last_ns:
-                last_ns = state.t_ns
-                self._publish(state, slow)
-            if now - watch_ns >= WATCH_S * 1e9:
-                watch_ns = now
-                self._watch(now, state)
-            if now - beat_ns >= HEARTBEAT_PERIOD_S * 1e9:
-                beat_ns = now
-                self.beat()
+            try:
+                state = self._read()
+                if state is not None and state.t_ns != last_ns:
+                    last_ns = state.t_ns
+                    self._publish(state, slow)
+                if now - watch_ns >= WATCH_S * 1e9:
+                    watch_ns = now
+                    self._watch(now, state)
+                if now - beat_ns >= HEARTBEAT_PERIOD_S * 1e9:
+                    beat_ns = now
+                    self.beat()
+            except Exception as e:  # noqa: BLE001 - this thread is what watches; it must not end
+                self._broken(f"{type(e).__name__}: {e}")
+
+    def _broken(self, why: str) -> None:
+        """An error on the way down leaves only the motors to be stopped; in flight it is a fault like others."""
+        self.get_logger().error(f"watching the robot: {why}", throttle_duration_sec=1.0)
+        with self._lock:
+            if self._supervisor.mode == "active":
+                self._fault("internal_error", why)
+            elif not self._supervisor.settled and self._robot is not None:
+                self._robot.stop()
+                self._supervisor.settle()
 
     def _read(self) -> RobotState | None:
         with self._lock:

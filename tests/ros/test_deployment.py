@@ -209,6 +209,22 @@ def test_the_robot_node_alone_can_be_flown_by_hand(uri: str, children: list[Chil
     client.until("arming after the release", lambda: client.arm(True)[0])
 
 
+def test_a_stop_during_the_nodes_own_landing_leaves_its_watch_alive(
+    uri: str, children: list[Child], client: Client
+) -> None:
+    """Set points that end make the node land; whoever stops the motors meanwhile must not end what watches."""
+    robot_node(children, uri, "takeoff_s:=1.0")
+    client.until("the first state", lambda: np.isfinite(client.position).all())
+    assert client.arm(True) == (True, "armed")
+    assert client.trigger("takeoff")[0]
+    client.until("height", lambda: client.position[2] > 0.4)
+    client.set_point(0.0, 0.0, 0.0, 0.56)  # and no other
+    client.until("the fault", lambda: client.told("robot_node", "last set point"))
+    client.stop()
+    client.until("the fall", lambda: client.position[2] < 0.1)
+    assert "not yet in its safe state" not in client.arm(True)[1]
+
+
 @pytest.mark.parametrize(
     ("name", "parameter", "words"),
     [
@@ -216,6 +232,7 @@ def test_the_robot_node_alone_can_be_flown_by_hand(uri: str, children: list[Chil
         ("policy_node", "takeoff_height_m:=high", "parameter takeoff_height_m"),
         ("policy_node", "policy:=missing.onnx", "policy missing.onnx not found"),
         ("policy_node", "goal:=[0.0, .nan, 1.0]", "goal 0,nan,1 refused: not finite"),
+        ("policy_node", "result:=no/such/folder/r.json", "parameter result: folder no/such/folder not found"),
         ("policy_node", "rate_hz:=50.0", "runs at 100 Hz, not at 50 Hz"),
         ("robot_node", "command_timeout_s:=60.0", "parameter command_timeout_s"),
         ("robot_node", "robot:=unicorn", "robot 'unicorn' not found; known: crazyflie"),

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, Twist
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Empty, String
 from std_srvs.srv import SetBool, Trigger
 
 from controllers.nodes import qos
@@ -43,6 +43,8 @@ class Client:
         node.create_subscription(String, f"{SPACE}/status", self._on_status, qos.LATCHED)
         self._estop = node.create_publisher(Bool, f"{SPACE}/estop", qos.LATCHED)
         self._goal = node.create_publisher(PoseStamped, f"{SPACE}/goal", qos.ONE_SHOT)
+        self._set_point = node.create_publisher(Twist, f"{SPACE}/cmd_vel_legacy", qos.COMMAND)
+        self._stop = node.create_publisher(Empty, f"{SPACE}/command/stop", qos.ONE_SHOT)
 
     def until(self, what: str, condition: Callable[[], Any], timeout_s: float = 40.0) -> Any:
         """Waits for something; fails naming it and what was told meanwhile."""
@@ -72,6 +74,16 @@ class Client:
         message = PoseStamped()
         message.pose.position.x, message.pose.position.y, message.pose.position.z = x, y, z
         self._goal.publish(message)
+
+    def set_point(self, roll: float, pitch: float, yaw_rate: float, thrust: float) -> None:
+        """Publishes one set point: degrees, degrees per second, and thrust in 0..1."""
+        message = Twist()
+        message.linear.y, message.linear.x, message.angular.z, message.linear.z = roll, pitch, yaw_rate, thrust * 65535
+        self._set_point.publish(message)
+
+    def stop(self) -> None:
+        """Publishes the stop of the motors."""
+        self._stop.publish(Empty())
 
     def trigger(self, service: str) -> tuple[bool, str]:
         """Calls a Trigger service."""
