@@ -5,6 +5,7 @@ that behind the guard, and hands what happened to a sink (log writer or publishe
 """
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -80,6 +81,7 @@ class Loop:
         self._heartbeat_age_s = heartbeat_age_s
         self._needed = signals_needed(policy.interface)
         self._goal: Goal = {}
+        self._goal_lock = threading.Lock()
         self._tour: tuple[Goal, ...] = ()
         self._tour_each_s = 0.0
         self._hold: Goal = {}
@@ -93,13 +95,15 @@ class Loop:
 
     def goal(self, goal: Goal) -> None:
         """Sets where the policy goes; the caller has checked it. Ends a tour."""
-        self._tour = ()
-        self._set_goal(goal)
+        with self._goal_lock:
+            self._tour = ()
+            self._set_goal(goal)
 
     def tour(self, goals: Sequence[Goal], each_s: float) -> None:
         """Sets several goals, one after the other; the last one stands."""
-        self._tour, self._tour_each_s = tuple(goals), each_s
-        self._set_goal(goals[0])
+        with self._goal_lock:
+            self._tour, self._tour_each_s = tuple(goals), each_s
+            self._set_goal(goals[0])
 
     def finish(self) -> None:
         """Asks for an orderly end."""
@@ -116,6 +120,8 @@ class Loop:
         missing = self._needed - state.signals.keys()
         if missing:
             raise RoboError(f"the policy needs {', '.join(sorted(missing))}, which the robot has not sent yet")
+        if self._estop_reason is not None:
+            self.supervisor.estop(now, self._estop_reason)
         self.supervisor.activate()
         self.policy.start()
         self.flight.begin(now, state)
@@ -164,6 +170,7 @@ class Loop:
         except Exception as e:
             if self.error is not None:  # even bringing it to rest has failed
                 self.robot.stop()
+                self.supervisor.settle()
                 raise
             self.error = e
             self.supervisor.raise_fault(self.clock.now_ns(), "internal_error", f"{type(e).__name__}: {e}")
@@ -243,9 +250,11 @@ class Loop:
         self._goal_since_s = self.flight.policy_s(self.clock.now_ns())
 
     def _follow_tour(self, now: int) -> None:
-        if self._tour and self.flight.policy_s(now) - self._goal_since_s >= self._tour_each_s and len(self._tour) > 1:
-            self._tour = self._tour[1:]
-            self._set_goal(self._tour[0])
+        with self._goal_lock:
+            due = self.flight.policy_s(now) - self._goal_since_s >= self._tour_each_s
+            if due and len(self._tour) > 1:
+                self._tour = self._tour[1:]
+                self._set_goal(self._tour[0])
 
     def _decide(self, now: int, state: RobotState) -> None:
         self._follow_tour(now)

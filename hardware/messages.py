@@ -19,7 +19,7 @@ from hardware.robot import Command, RobotState
 from hardware.spec import CommandMode, RobotSpec, Signal, Topic
 
 STATUS_TOPIC, STATUS_TYPE = "status", "std_msgs/msg/String"
-"""The words of RobotState.status, sorted and separated by blanks; latched, sent on change and at 1 Hz."""
+"""The words of RobotState.status, sorted and separated by blanks; latched, sent on change."""
 TICK_TOPIC, TICK_TYPE = "policy/tick", "std_msgs/msg/Float64MultiArray"
 """What a policy saw, wished and sent, once per control step; see `pack_tick`."""
 

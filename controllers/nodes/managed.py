@@ -31,8 +31,6 @@ SWITCH_S = 1e-4
 """Python's thread switch interval: with the default of 5 ms a control loop that wakes up waits half a period for a
 callback that holds the interpreter."""
 
-Transition = Callable[[Any, LifecycleState], None]
-
 
 class ManagedNode(LifecycleNode):
     """A lifecycle node whose transitions are the methods `configure`, `activate`, `deactivate` and `cleanup`.

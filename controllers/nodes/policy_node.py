@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -37,7 +38,7 @@ from controllers.supervisor import Bounds, Supervisor
 from hardware.clock import MonotonicClock
 from hardware.errors import BadInput, RoboError
 from hardware.guard import GuardedRobot
-from hardware.messages import TICK_TOPIC, Tick, pack_tick
+from hardware.messages import TICK_TOPIC, Tick, pack_tick, stamp_ns
 from hardware.robot import Command, RobotState
 from hardware.spec import load_spec
 
@@ -77,6 +78,8 @@ class PolicyNode(ManagedNode):
         self._supervisor: Supervisor | None = None
         self._goals: list[Goal] = []
         self._shown_goal: dict[str, list[float]] = {}
+        self._announced_ns: deque[int] = deque(maxlen=16)
+        """Stamps of our own goal messages, which come back to us."""
         self._beat_ns = 0
         self._ticks = self.create_publisher(Float64MultiArray, TICK_TOPIC, qos.STATE_OUT)
         self._card = self.create_publisher(String, CARD[0], qos.LATCHED)
@@ -97,6 +100,9 @@ class PolicyNode(ManagedNode):
         policy, robot, rate_hz = (self.get_parameter(n).value for n in ("policy", "robot", "rate_hz"))
         if not policy:
             raise BadInput("parameter policy is empty; expected a .onnx file")
+        folder = Path(self.get_parameter("result").value).parent
+        if not folder.is_dir():
+            raise BadInput(f"parameter result: folder {folder} not found")
         artifact = PolicyArtifact.load(Path(policy), load_spec(robot) if robot else None, rate_hz or None)
         self._policy = Policy(artifact)
         goal = list(self.get_parameter("goal").value)
@@ -193,6 +199,7 @@ class PolicyNode(ManagedNode):
         shown = {name: value.tolist() for name, value in tick.goal.items()}
         if shown != self._shown_goal:
             self._shown_goal = shown
+            self._announced_ns.append(now_ns)
             self._goal_out.publish(goal_message(tick.goal, now_ns, self.make))
         self._ticks.publish(pack_tick(tick, self.make))
 
@@ -221,11 +228,20 @@ class PolicyNode(ManagedNode):
             self.failure = str(e)
         if loop.sink.failure is not None:
             self.get_logger().error(f"telling what happens failed: {loop.sink.failure}")
-        self.result = outcome(loop, self.failure)
+        try:
+            self._conclude(outcome(loop, self.failure))
+        finally:
+            self.done.set()
+
+    def _conclude(self, result: dict[str, Any]) -> None:
         path = self.get_parameter("result").value
-        if path:
-            Path(path).write_text(json.dumps(self.result, indent=2) + "\n")
-        self.done.set()
+        try:
+            if path:
+                Path(path).write_text(json.dumps(result, indent=2) + "\n")
+        except OSError as e:
+            self.get_logger().error(f"the result cannot be written: {e}")
+            result |= {"success": False, "reason": result["reason"] or f"the result cannot be written: {e}"}
+        self.result = result
 
     def _await_recorder(self, robot: TopicRobot) -> None:
         wait_s = float(self.get_parameter("recorder_wait_s").value)
@@ -238,9 +254,9 @@ class PolicyNode(ManagedNode):
         try:
             if self._policy is None:
                 raise RoboError("goal ignored: no policy is configured")
+            if stamp_ns(message) in self._announced_ns:
+                return
             values = goal_values(message, goal_signals(self._policy.interface))
-            if {name: value.tolist() for name, value in values.items()} == self._shown_goal:
-                return  # our own announcement
             robot = self._policy.interface.robot
             goal: dict[str, Any] = {}
             for name, value in values.items():

@@ -1,6 +1,8 @@
 """Whole flights of the real loop on a stepped clock against the emulator's firmware and physics."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +120,30 @@ def test_several_goals_are_flown_in_turn(policy: Path) -> None:
     assert outcome(loop)["success"]
 
 
+def test_a_goal_set_while_the_tour_moves_on_stands(policy: Path) -> None:
+    """Another thread gives its goal while the loop takes the tour's next step."""
+    loop, _, story, _ = make_loop(policy, FlightPlan(duration_s=2.0))
+    wanted = np.array([0.1, 0.2, 0.6])
+    other = threading.Thread(target=loop.goal, args=({"position_world": wanted},))
+
+    class Tour(tuple):
+        """Wakes the other thread when the loop takes the rest of the tour."""
+
+        def __getitem__(self, at: Any) -> Any:
+            if isinstance(at, slice):
+                other.start()
+                other.join(timeout=0.2)
+            return super().__getitem__(at)
+
+    loop.tour([{"position_world": np.array([0.0, 0.0, 0.5])}], 0.0)
+    loop._tour = Tour(({"position_world": np.array([0.0, 0.0, z])}) for z in (0.5, 0.7))
+    loop.start()
+    while loop.step():
+        pass
+    assert loop.error is None
+    assert story.ticks[-1].goal["position_world"].tolist() == wanted.tolist()
+
+
 def test_a_late_loop_skips_ticks_instead_of_catching_up(policy: Path) -> None:
     loop, _, _, clock = make_loop(policy, FlightPlan(duration_s=1.0))
     loop.start()
@@ -141,6 +167,16 @@ def test_a_drone_that_refuses_to_arm_leaves_a_fault_that_can_be_reset(policy: Pa
     assert loop.supervisor.fault.name == "refused"
     loop.supervisor.reset()
     assert loop.supervisor.mode == "inactive"
+
+
+def test_an_emergency_stop_before_the_start_arms_nothing(policy: Path) -> None:
+    loop, robot, story, _ = make_loop(policy)
+    loop.estop("pressed while waiting")
+    with pytest.raises(RoboError, match="e-stop latched"):
+        loop.start()
+    assert not robot.autopilot.pilots[0].supervisor.armed
+    assert story.events == []
+    assert loop.supervisor.estop_latched
 
 
 def test_starting_is_refused_without_the_signals_that_the_policy_needs(policy: Path) -> None:
