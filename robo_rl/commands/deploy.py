@@ -6,8 +6,9 @@ all its phases without a fault and, from 5 s after each goal was set, stayed wit
 """
 
 import math
+import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from tyro.conf import Positional, UseAppendAction
 from controllers.supervisor import Bounds
 from hardware.errors import BadInput
 from robo_rl.cli import Outcome
+
+_NAMESPACE = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,12 @@ def _order(args: Args) -> Any:
         raise BadInput("--time-scale is for emulated robots: a real one lives in real time, a recording in none")
     if args.fault and (args.mode != "emulated" or args.uri is not None):
         raise BadInput("--fault is for the emulator that deploy starts itself: --mode emulated without --uri")
+    for field_name, value in asdict(args.bounds).items():
+        if not 0.0 <= value <= 1000.0:  # as policy_node declares them; NaN would never be a fault
+            raise BadInput(f"--{field_name.replace('_', '-')} {value:g}: expected a number from 0 to 1000")
+    name = args.name or spec.name
+    if not _NAMESPACE.fullmatch(name):
+        raise BadInput(f"--name '{name}': expected letters, digits and underscores, as in ROS names")
     if not 0.2 <= args.takeoff_height <= 2.0:
         raise BadInput(f"--takeoff-height {args.takeoff_height:g}: expected 0.2..2 m")
     replay = args.mode == "replay"
@@ -108,10 +117,9 @@ def _order(args: Args) -> Any:
     )
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
     log = args.log or Path("runs/deploy") / f"{stamp}-{spec.name}"
-    if log.exists() and any(log.iterdir()):
-        raise BadInput(f"--log {log} is not empty; give a new directory")
+    if log.exists() and not (log.is_dir() and not any(log.iterdir())):
+        raise BadInput(f"--log {log} is not an empty directory; give a new one")
     goals = goals_of(args.goal, artifact)
-    name = args.name or spec.name
     return Order(artifact, args.mode, args.uri, name, goals, plan, args.bounds, args.time_scale, log, args.fault)
 
 

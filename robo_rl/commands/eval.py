@@ -48,7 +48,8 @@ def prepare(argv: list[str]) -> Args | Any:
 
     from robo_rl.zoo import PREFIX, resolve
 
-    words = [w for w in argv if not w.startswith("-") and (w.startswith(PREFIX) or Path(w).exists())]
+    # Behind options the policy is told from their values (pictures, numbers) by its looks.
+    words = [w for w in argv if w.startswith(PREFIX) or w.endswith(".onnx") or Path(w).is_dir()]
     named = argv[0] if argv and not argv[0].startswith("-") else (words[0] if words else None)
     if named is None:
         return dataclasses.MISSING
@@ -69,7 +70,7 @@ def run(args: Args) -> Outcome:
     import torch
 
     from controllers.artifact import PolicyArtifact
-    from robo_rl.evaluate import check_fits, law_of, run_episodes, summarise
+    from robo_rl.evaluate import check_fits, law_of, run_episodes, scene_config, summarise
     from robo_rl.job import interface_of
     from robo_rl.pictures import draw_episodes
     from robo_rl.zoo import resolve
@@ -79,8 +80,9 @@ def run(args: Args) -> Outcome:
     artifact = PolicyArtifact.load(resolve(args.policy))
     scene = artifact.card.scene
     entry = scene_entry(scene)
-    check_fits(interface_of(scene, args.world), artifact)
-    make = lambda count, seed: make_env(scene, count, family=args.family, seed=seed, config=args.world)  # noqa: E731
+    world = scene_config(artifact, entry.config) if args.world is None else args.world
+    check_fits(interface_of(scene, world), artifact)
+    make = lambda count, seed: make_env(scene, count, family=args.family, seed=seed, config=world)  # noqa: E731
     track = entry.track if args.render else None
     with _bar("policy") as progress:
         found = run_episodes(

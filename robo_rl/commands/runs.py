@@ -1,11 +1,14 @@
 """List the runs below a folder, or compare the runs that are named."""
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
 
+from hardware.errors import BadInput
 from robo_rl.cli import Outcome
 
 
@@ -23,8 +26,10 @@ def run(args: Args) -> Outcome:
     """A table; the result is a list of runs."""
     from robo_rl import runs
 
-    found = [runs.open_run(p) for p in args.compare] if args.compare else runs.find(args.root)
-    rows = [runs.summary(r) for r in found]
+    if args.compare:
+        rows = [runs.summary(runs.open_run(p)) for p in args.compare]
+    else:
+        rows = list(_readable(runs.find(args.root)))
     if not rows:
         print(f"no runs below {args.root}")
         return Outcome([])
@@ -37,6 +42,17 @@ def run(args: Args) -> Outcome:
         for i, row in enumerate(keep):
             row["settings"] = {name: values[i] for name, values in differences.items()}
     return Outcome(keep)
+
+
+def _readable(found: list[Any]) -> Iterator[dict[str, Any]]:
+    """The summaries of all runs that have one; a damaged run is named on stderr and does not hide the others."""
+    from robo_rl.runs import summary
+
+    for run_dir in found:
+        try:
+            yield summary(run_dir)
+        except BadInput as e:
+            print(f"robo-rl: runs: left out: {e}", file=sys.stderr)
 
 
 def settings_that_differ(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

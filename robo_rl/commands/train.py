@@ -214,7 +214,7 @@ def _reopen(args: Args, config: RunConfig) -> tuple[Any, RunConfig]:
     at = checkpoint.newest(run_dir.checkpoints, config.processes)
     if args.steps is not None:
         config = dataclasses.replace(config, steps=at + args.steps)
-    if config.steps <= at and args.minutes is None:
+    if config.steps <= at:
         raise BadInput(f"{run_dir.path} has reached its budget of {config.steps:,} steps; give --steps for more")
     earlier, now = (fixed_part(to_plain(c)) for c in (job.config_of(read_yaml(run_dir.config)), config))
     different = [name for name in now if now[name] != earlier[name]]

@@ -101,15 +101,31 @@ def test_evaluation_repeats_itself_and_shows_a_picture(run: tuple[Path, dict[str
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_runs_lists_and_compares(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_policy_may_stand_behind_a_picture_that_exists(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    for _ in range(2):  # the second time there is a file of the picture's name
+        command("eval", "--render", tmp_path / "a.png", "--episodes", 2, run[0])
+    policy = tmp_path / "policy"
+    policy.write_bytes((run[0] / "policy.onnx").read_bytes())
+    command("eval", "--episodes", 2, policy)
+
+
+def test_runs_lists_and_compares(
+    run: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command("runs", "--root", run[0].parent, "--json", tmp_path / "list.json")
     listed = json.loads((tmp_path / "list.json").read_text())
     assert [(r["name"], r["state"], r["seed"]) for r in listed] == [(str(run[0]), "done", 5)]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/config.yaml").write_text("a: [")
     other = tmp_path / "other"
     command("train", "--config", run[0] / "config.yaml", "--algo.gamma", 0.9, "--eval-episodes", 0, "--out", other)
     command("runs", run[0], other, "--json", tmp_path / "compared.json")
     settings = [r["settings"] for r in json.loads((tmp_path / "compared.json").read_text())]
     assert settings == [{"algo.gamma": 0.99}, {"algo.gamma": 0.9}]
+    capsys.readouterr()
+    command("runs", "--root", tmp_path, "--json", tmp_path / "some.json")
+    assert [r["name"] for r in json.loads((tmp_path / "some.json").read_text())] == [str(other)]
+    assert f"left out: configuration {tmp_path / 'damaged/config.yaml'} is not valid YAML" in capsys.readouterr().err
 
 
 def test_export_again_gives_the_same_policy(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -195,6 +211,7 @@ def test_refusals_that_need_a_run(run: tuple[Path, dict[str, Any]], capsys: pyte
     for words, message in (
         (["train", "quadrotor/hover", "--out", str(run[0])], "already holds a run"),
         (["train", "--resume", str(run[0])], "has reached its budget"),
+        (["train", "--resume", str(run[0]), "--minutes", "1"], "has reached its budget"),
         (["eval", str(run[0]), "--backend", "mujoco"], "backend 'mujoco' not available; back ends: torch"),
         (["eval", str(run[0]), "--episodes", "0"], "--episodes 0: expected at least 1"),
         (["eval", str(run[0]), "--seed", "-1"], "--seed -1: expected at least 0"),

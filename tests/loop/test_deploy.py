@@ -201,6 +201,9 @@ def test_a_dry_run_arms_nothing_and_records_nothing(policy: Path, tmp_path: Path
         (("--mode", "replay"), "--mode replay needs --uri LOG"),
         (("--mode", "replay", "--uri", "nowhere"), "nowhere"),
         (("--duration", "nan"), "--duration nan"),
+        (("--stale-s", "-1"), "--stale-s -1: expected a number from 0 to 1000"),
+        (("--overruns", "nan"), "--overruns nan: expected a number from 0 to 1000"),
+        (("--name", "two words"), "--name 'two words': expected letters"),
         (("--time-scale", "0"), "--time-scale 0"),
         (("--mode", "real", "--uri", "udp://127.0.0.1:9", "--time-scale", "2"), "--time-scale is for emulated"),
         (("--transport", "ros2", "--time-scale", "2"), "real time"),
@@ -217,6 +220,15 @@ def test_bad_input_is_one_clear_line(
     assert len(lines) == 1, lines
     assert words in lines[0]
     assert not out.exists()
+
+
+def test_a_file_in_the_place_of_the_recording_is_kept(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_text("mine")
+    assert main(["deploy", str(policy), "--log", str(tmp_path / "log")]) == 1
+    assert f"--log {tmp_path / 'log'} is not an empty directory" in capsys.readouterr().err
+    assert (tmp_path / "log").read_text() == "mine"
 
 
 def test_nobody_there_is_said_in_one_line(policy: Path, tmp_path: Path) -> None:
