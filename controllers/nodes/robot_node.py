@@ -277,27 +277,31 @@ class RobotNode(ManagedNode):
             deadline = max(deadline + round(POLL_S * 1e9), self.monotonic.now_ns())
             self.monotonic.sleep_until_ns(deadline)
             now = self.monotonic.now_ns()
+            state = None
             try:
                 state = self._read()
-                if state is not None and state.t_ns != last_ns:
-                    last_ns = state.t_ns
-                    self._publish(state, slow)
                 if now - watch_ns >= WATCH_S * 1e9:
                     watch_ns = now
                     self._watch(now, state)
+            except Exception as e:  # noqa: BLE001 - this thread is what watches; it must not end
+                self._broken(f"{type(e).__name__}: {e}", on_the_way_down=True)
+            try:
+                if state is not None and state.t_ns != last_ns:
+                    last_ns = state.t_ns
+                    self._publish(state, slow)
                 if now - beat_ns >= HEARTBEAT_PERIOD_S * 1e9:
                     beat_ns = now
                     self.beat()
-            except Exception as e:  # noqa: BLE001 - this thread is what watches; it must not end
+            except Exception as e:  # noqa: BLE001 - nor is a robot that nobody hears of to be left alone
                 self._broken(f"{type(e).__name__}: {e}")
 
-    def _broken(self, why: str) -> None:
-        """An error on the way down leaves only the motors to be stopped; in flight it is a fault like others."""
+    def _broken(self, why: str, *, on_the_way_down: bool = False) -> None:
+        """In flight an error is a fault like others; where landing itself has failed, the motors are stopped."""
         self.get_logger().error(f"watching the robot: {why}", throttle_duration_sec=1.0)
         with self._lock:
             if self._supervisor.mode == "active":
                 self._fault("internal_error", why)
-            elif not self._supervisor.settled and self._robot is not None:
+            elif on_the_way_down and not self._supervisor.settled and self._robot is not None:
                 self._robot.stop()
                 self._supervisor.settle()
 
