@@ -3,7 +3,8 @@
 import csv
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -48,7 +49,7 @@ def export_csv(log: Log, out: Path, topics: Iterable[str] | None = None) -> dict
         if path.exists():
             raise BadInput(f"{path} exists; give a new directory")
         columns = columns_of(log, topic)
-        with path.open("w", newline="") as stream:
+        with _whole(path) as aside, aside.open("w", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(["t_ns", "t_s [s]", *(t for c in columns for t in c.titles)])
             rows = 0
@@ -71,7 +72,7 @@ def export_npz(log: Log, out: Path, topics: Iterable[str] | None = None) -> dict
     units: dict[str, str] = {}
     rows: dict[str, int] = {}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(out, "x", zipfile.ZIP_DEFLATED) as archive:
+    with _whole(out) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
         for topic in _chosen(log, topics):
             columns, key = columns_of(log, topic), topic.name.strip("/")
             table = _table(log, topic, columns)
@@ -100,6 +101,17 @@ def columns_of(log: Log, topic: LogTopic) -> list[Column]:
         width = lengths.get(leaf.path, 0) if leaf.size == 0 else leaf.size
         columns.append(Column(leaf.path, leaf.unit, width, attrgetter(leaf.path)))
     return columns
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A place to write a file: it gets its name once it is whole, and goes where writing fails."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _mode_of(topic: LogTopic) -> CommandMode | None:

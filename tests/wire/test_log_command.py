@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.log_samples import START_NS, fixture
 
+from hardware.errors import BadInput
 from hardware.log.export import export_csv, export_npz
 from hardware.log.qos import LATCHED
 from hardware.log.reader import Log
@@ -133,6 +134,19 @@ def test_sequences_of_changing_length_are_padded(tmp_path: Path) -> None:
     with np.load(tmp_path / "x.npz", allow_pickle=False) as data:
         np.testing.assert_array_equal(data["joints/position"], [[np.nan, np.nan], [0.0, np.nan], [0.0, 1.0]])
         assert data["joints/name"].tolist() == [["", ""], ["joint0", ""], ["joint0", "joint1"]]
+
+
+def test_an_export_that_fails_leaves_no_half_table(tmp_path: Path) -> None:
+    with LogWriter(tmp_path / "log") as writer:
+        writer.write_message("/battery", new_message("sensor_msgs/msg/BatteryState"), START_NS)
+        writer.write("/battery", b"\0\1\0\0", START_NS + 1)
+    log = Log(tmp_path / "log")
+    with pytest.raises(BadInput, match="4 bytes do not decode"):
+        export_csv(log, tmp_path / "csv")
+    with pytest.raises(BadInput, match="4 bytes do not decode"):
+        export_npz(log, tmp_path / "x.npz")
+    assert not list((tmp_path / "csv").iterdir())
+    assert [p.name for p in tmp_path.iterdir() if p.name != "csv"] == ["log"]
 
 
 def test_genuine_recordings_are_shown_and_exported(tmp_path: Path) -> None:
