@@ -33,6 +33,7 @@ class SteppedCrazyflie:
         self._link_rng = np.random.default_rng(seed + 1)
         self._start_ns = clock.now_ns()
         self._last = RobotState(clock.now_ns(), {})
+        self._armed = False
 
     @property
     def position(self) -> np.ndarray:
@@ -70,6 +71,8 @@ class SteppedCrazyflie:
         return self._last
 
     def write(self, command: Command) -> None:
+        if not self._armed:
+            raise RoboError("test robot is not armed: call arm() before write()")
         self.written.append((self.clock.now_ns(), command))
         if not self.link_up or self._link_rng.random() < self.loss:
             return
@@ -96,11 +99,13 @@ class SteppedCrazyflie:
                 break
         else:
             raise RoboError("test robot may not be armed")
+        self._armed = True
         commander = self.autopilot.pilots[0].commander
         commander.stream(w.Attitude(0.0, 0.0, 0.0, 0.0), self.autopilot.now_ms)
         commander.stream(w.NotifyStop(), self.autopilot.now_ms)
 
     def stop(self) -> None:
+        self._armed = False
         self.stops.append(self.clock.now_ns())
         if self.link_up:
             self.autopilot.pilots[0].commander.stream(w.Stop(), self.autopilot.now_ms)
