@@ -47,7 +47,10 @@ EMULATE = (
     "python3 -m robo_rl emulate crazyflie --port {} --num 1 --seed 0 --time-scale 1.0 --scene None --duration None"
 )
 ROBOT = "python3 -m controllers.nodes.robot_node --ros-args -r __ns:=/{} -p robot:=crazyflie -p uri:={}"
-POLICY = "python3 -m robo_rl.deployment.policy_node {} --goal={} --duration {} --ros-args -r __ns:=/{} -p recorder_wait_s:=10.0"
+POLICY = (
+    "python3 -m robo_rl.deployment.policy_node {} --goal={} --duration {} --ros-args -r __ns:=/{} "
+    "-p recorder_wait_s:=10.0"
+)
 RECORD = "python3 -m robo_rl log record {} --linger 60 --regex /{}/.*|/diagnostics"
 DIRECT = "python3 -m robo_rl deploy zoo:quadrotor-hover --robot crazyflie --mode {} --transport direct --uri {}"
 
@@ -159,9 +162,9 @@ def test_an_emulated_robot_stays_on_this_machine() -> None:
             assert dict(process.environment) == {"PATH": os.environ["PATH"], **extra}
 
 
-def test_a_flight_ends_with_its_nodes_and_nobody_is_hurried_on_the_way_down() -> None:
+def test_a_flight_ends_with_any_of_its_processes_and_nobody_is_hurried_on_the_way_down() -> None:
     found = {p.name: p for _, p in processes("deploy")}
-    assert {n for n, p in found.items() if p.shutdown_on_exit} == {"robot_node", "policy_node"}
+    assert {n for n, p in found.items() if p.shutdown_on_exit} == {"emulator", "recorder", "robot_node", "policy_node"}
     assert all(p.sigterm_s == 60.0 for p in found.values())
 
 

@@ -103,6 +103,22 @@ def test_fly_over_ros_2(tmp_path: Path, policy: Path) -> None:
 
 @pytest.mark.ros
 @ros
+def test_a_port_in_use_ends_the_launch_before_anybody_else_s_drone_is_flown(tmp_path: Path, policy: Path) -> None:
+    port = free_port()
+    with start(tmp_path, "emulate", port=port) as other:
+        assert other.stdout is not None
+        while "READY" not in (line := other.stdout.readline()):
+            assert line
+        status, text = run(tmp_path, "deploy", policy=policy, duration=1.5, log="flight", port=port)
+        other.send_signal(signal.SIGINT)
+        other.communicate(timeout=PATIENCE_S)
+    assert status == 1, text
+    assert f"udp://127.0.0.1:{port} is in use by another process" in text
+    assert "phase takeoff" not in text
+
+
+@pytest.mark.ros
+@ros
 def test_ctrl_c_in_flight_lands_and_records_the_landing(tmp_path: Path, policy: Path) -> None:
     """SIGINT reaches emulator, recorder and nodes at once; the first two outlast the landing."""
     process = start(tmp_path, "deploy", policy=policy, duration=60, log="flight", port=free_port())
