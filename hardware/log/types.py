@@ -63,11 +63,6 @@ def store_of(message_type: MessageType) -> Typestore:
     return store
 
 
-def decode(store: Typestore, name: str, cdr: bytes) -> Any:
-    """The message in CDR bytes; see `decoder`."""
-    return decoder(store, name)(cdr)
-
-
 def decoder(store: Typestore, name: str) -> Callable[[bytes], Any]:
     """What turns CDR bytes into messages of one type; it raises BadInput where they do not fit the type.
 

@@ -12,7 +12,7 @@ from hardware.clock import ReplayedClock, SteppedClock
 from hardware.errors import BadInput, LinkLost, RoboError
 from hardware.guard import GuardedRobot
 from hardware.log.reader import Log
-from hardware.log.types import decode, encode, standard_store
+from hardware.log.types import decoder, encode, standard_store
 from hardware.log.writer import LogWriter
 from hardware.messages import (
     STATUS_TOPIC,
@@ -49,7 +49,7 @@ DELAY_NS = 4_000_000
 
 
 def _over_the_wire(message):
-    return decode(standard_store(), message.__msgtype__, encode(message))
+    return decoder(standard_store(), message.__msgtype__)(encode(message))
 
 
 @pytest.mark.parametrize("robot", robot_names())

@@ -209,17 +209,6 @@ def thrust_from_voltage(voltage_v: Any, coefficients: tuple[float, float, float,
     return c0 + voltage_v * (c1 + voltage_v * (c2 + voltage_v * c3))
 
 
-def voltage_from_thrust(force_n: Any, coefficients: tuple[float, float, float, float] = VOLTAGE_TO_THRUST) -> Any:
-    """The voltage (V) that gives a force (N): the one real root of the monotone cubic (Cardano), as in motors.c."""
-    xp = namespace(force_n)
-    c0, c1, c2, c3 = coefficients
-    shift = c2 / (3.0 * c3)
-    p = c1 / c3 - 3.0 * shift**2
-    half_q = shift**3 - shift * c1 / (2.0 * c3) + (c0 - force_n) / (2.0 * c3)
-    root = xp.sqrt(half_q**2 + p**3 / 27.0)
-    return _cbrt(root - half_q) - _cbrt(root + half_q) - shift
-
-
 def rotor_ceiling(battery_v: Any, *, rotor_max_n: float = THRUST_MAX_N) -> Any:
     """The largest command (...) a battery can serve, as a fraction of full force.
 
@@ -245,8 +234,3 @@ def _capped(motors: Any) -> Any:
     xp = namespace(motors)
     excess = xp.clip(xp.max(motors, axis=0) - 1.0, 0.0, math.inf)
     return xp.clip(motors - excess, 0.0, math.inf)
-
-
-def _cbrt(x: Any) -> Any:
-    xp = namespace(x)
-    return xp.sign(x) * xp.abs(x) ** (1.0 / 3.0)
