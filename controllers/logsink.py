@@ -30,7 +30,7 @@ from hardware.messages import (
 from hardware.robot import Command, RobotState
 from hardware.spec import RobotSpec
 
-LATCHED_TOPICS = frozenset({CARD[0], STATUS_TOPIC})
+LATCHED_TOPICS = frozenset({CARD[0], GOAL[0], STATUS_TOPIC})
 
 
 class LogSink:

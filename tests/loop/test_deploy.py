@@ -81,6 +81,10 @@ def test_the_recording_tells_the_same_story(flight: tuple[Ran, Path]) -> None:
     assert counts["/crazyflie/command/land"] >= 3
     assert counts["/crazyflie/odom"] == counts["/crazyflie/battery"] > counts["/crazyflie/policy/tick"]
     assert counts["/diagnostics"] >= 8
+    latched = {"goal", "status", "policy/card"}  # as the nodes publish them: a player gives them to whoever comes late
+    assert {t: log.topics[f"/crazyflie/{t}"].qos[0].durability for t in latched} == dict.fromkeys(
+        latched, "transient_local"
+    )
     states = {s.value.t_ns: s.value for s in recorded_states(log, SPEC)}
     ticks = [t.value for t in recorded_ticks(log, SPEC)]
     assert [t.sequence for t in ticks] == list(range(len(ticks)))
