@@ -39,6 +39,7 @@ class CsvSink:
         self._file = path.open("w", newline="")
         if self._names:
             self._file.write(_lines(self._names, keep, header=True))
+            self._file.flush()  # what was measured before must not wait for the next checkpoint
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a row; the first decides the columns. Eight significant digits; empty where not a number."""
@@ -111,7 +112,8 @@ class Progress:
             self._shown = now
             left = (self.total - step) / max(rate, 1e-9)
             print(
-                f"  {step:>12,} steps  {100 * step / self.total:3.0f} %  {words}  {max(left, 0):.0f} s left", flush=True
+                f"  {step:>12,} steps  {min(100 * step / self.total, 100):3.0f} %  {words}  {max(left, 0):.0f} s left",
+                flush=True,
             )
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Training in one process or in several on this machine, behind one call."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,8 +58,12 @@ def _train_here(
 def main() -> int:
     """A peer's whole life: `python -m robo_rl.supervise RUN_DIR [resume]`, with RANK and WORLD_SIZE set."""
     run = RunDir(Path(sys.argv[1]))
-    config = job.config_of(read_yaml(run.config))
-    _train_here(config, run, float("inf"), resume=sys.argv[2:] == ["resume"], tensorboard=False)
+    try:
+        config = job.config_of(read_yaml(run.config))
+        _train_here(config, run, float("inf"), resume=sys.argv[2:] == ["resume"], tensorboard=False)
+    except RoboError as e:
+        print(f"robo-rl: train: process {os.environ.get('RANK')}: {e}", file=sys.stderr)
+        return 1
     return 0
 
 

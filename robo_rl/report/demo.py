@@ -81,7 +81,7 @@ def write_report(plan: Plan, results: dict[str, Any]) -> tuple[str, bool]:
     )
     facts = (
         f"Seed {plan.seed}; {platform.processor() or platform.machine()}, Python {platform.python_version()}; "
-        f"trained from scratch, no stored policy. Run it again with: robo-rl demo --seed {plan.seed}"
+        f"trained from scratch, no stored policy. Run it again with: {_again(plan)}"
     )
     write_page(
         plan.out / "report.html",
@@ -92,6 +92,13 @@ def write_report(plan: Plan, results: dict[str, Any]) -> tuple[str, bool]:
         sections=sections,
     )
     return verdict, ok
+
+
+def _again(plan: Plan) -> str:
+    """The command line of this demo."""
+    steps = "" if plan.steps is None else f" --steps {plan.steps}"
+    rest = f"--episodes {plan.episodes} --duration {plan.duration_s:g} --transport {plan.transport}"
+    return f"robo-rl demo --seed {plan.seed}{steps} {rest}"
 
 
 def _training(plan: Plan, results: dict[str, Any], commands: dict[str, str]) -> Section:
@@ -110,7 +117,7 @@ def _training(plan: Plan, results: dict[str, Any], commands: dict[str, str]) -> 
         rows=[
             ("environment steps", f"{r['env_steps']:,}", ""),
             ("simulated flight time", f"{r['env_steps'] / 100 / 3600:.1f} h", "100 steps per second"),
-            ("training time", f"{r['wall_s']:.0f} s", "start of the processes included"),
+            ("training time", f"{r['wall_s']:.0f} s", f"{r['stage_s']:.0f} s with start, export and curves"),
             ("steps per second", f"{r['env_steps_per_s']:,.0f}", ""),
         ],
         pictures=[(figures.learning_curve(column("env_steps"), series), "Learning curve.")],

@@ -37,7 +37,7 @@ class Stage:
 
 
 def run_stage(stage: Stage, number: int, total: int, folder: Path) -> dict[str, Any]:
-    """Runs a stage and returns its `--json` result with `wall_s` and `status` added.
+    """Runs a stage and returns its `--json` result with `stage_s` and `status` added.
 
     A command that ran and missed its aim (status 1, with a result) is a result; one that left none is a RoboError.
     """
@@ -53,7 +53,7 @@ def run_stage(stage: Stage, number: int, total: int, folder: Path) -> dict[str, 
             env=_environment(),
             start_new_session=True,  # a Ctrl-C on the terminal reaches it through us, once
         )
-        with _forwarding(child) as interrupts:
+        with child, _forwarding(child) as interrupts:
             for line in child.stdout or ():
                 log.write(line)
                 progress.say(line.rstrip())
@@ -66,7 +66,7 @@ def run_stage(stage: Stage, number: int, total: int, folder: Path) -> dict[str, 
         raise RoboError(f"stage {stage.name} failed with status {status}: {last[0]} (output: {log_path})")
     result = json.loads(result_path.read_text())
     result = result if isinstance(result, dict) else {"items": result}
-    return {**result, "wall_s": round(time.monotonic() - started, 1), "status": status}
+    return {**result, "stage_s": round(time.monotonic() - started, 1), "status": status}
 
 
 @contextlib.contextmanager

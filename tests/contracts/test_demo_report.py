@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hardware.errors import BadInput
+from hardware.errors import BadInput, RoboError
 from hardware.log.writer import LogWriter
 from hardware.spec import load_spec
 from robo_rl.report import demo
 from robo_rl.report.recording import Recording, read_flight
+from robo_rl.report.stages import Stage, run_stage
 
 TRAIN = (
     "train quadrotor/hover --num-envs 64 --processes 1 --algo.minibatches 4 --steps 100000000 --eval-episodes 0 "
@@ -80,3 +81,13 @@ def test_a_recording_without_a_flight_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(BadInput, match="empty"):
         read_flight(tmp_path / "empty", load_spec("crazyflie"))
+
+
+def test_a_stage_keeps_its_command_s_figures(tmp_path: Path) -> None:
+    found = run_stage(Stage("runs", "listing", ("runs", "--root", str(tmp_path))), 1, 1, tmp_path)
+    assert found["items"] == []
+    assert found["status"] == 0
+    assert found["stage_s"] > 0
+    (tmp_path / "runs.json").unlink()
+    with pytest.raises(RoboError, match=r"stage runs failed with status 1: .* is no run directory"):
+        run_stage(Stage("runs", "listing", ("runs", str(tmp_path / "absent"))), 1, 1, tmp_path)
