@@ -99,7 +99,6 @@ class RobotNode(ManagedNode):
 
     def deactivate(self) -> None:
         """The safe state first; commands are refused from now on."""
-        self._active = False
         self.make_safe()
 
     def cleanup(self) -> None:
@@ -109,8 +108,9 @@ class RobotNode(ManagedNode):
         self.disconnect()
 
     def make_safe(self) -> None:
-        """Puts an armed robot on its way to the safe state."""
+        """Puts an armed robot on its way to the safe state; commands and arming are refused from now on."""
         with self._lock:
+            self._active = False
             self._fault("shutdown", "")
 
     def disconnect(self) -> None:

@@ -22,7 +22,7 @@ from hardware.log.reader import Log
 from robo_rl.deployment.processes import Child, start_emulator
 
 pytestmark = pytest.mark.ros
-CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
+CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE, ACTIVE_SHUTDOWN = 1, 2, 3, 4, 7
 PATIENT = ("bounds.stale_s:=2.0", "bounds.overruns:=2.0")
 """A machine that is busy with other tests must not look like a fault."""
 
@@ -207,6 +207,14 @@ def test_the_robot_node_alone_can_be_flown_by_hand(uri: str, children: list[Chil
     assert client.arm(True) == (False, "e-stop is on")
     client.estop(False)
     client.until("arming after the release", lambda: client.arm(True)[0])
+
+
+def test_a_node_that_was_shut_down_arms_nothing(uri: str, children: list[Child], client: Client) -> None:
+    robot_node(children, uri)
+    client.until("the first state", lambda: np.isfinite(client.position).all())
+    client.transition("robot_node", ACTIVE_SHUTDOWN)
+    assert client.lifecycle("robot_node") == "finalized"
+    assert client.arm(True) == (False, "cannot arm: the node is finalized")
 
 
 def test_a_stop_during_the_nodes_own_landing_leaves_its_watch_alive(
