@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 import rclpy
+from rclpy.parameter import Parameter
 from support.ros_client import Client, ros_client  # noqa: F401 - its import mends the wheels' warnings
 
 from controllers.nodes.managed import ManagedNode
@@ -84,7 +85,7 @@ def test_an_unforeseen_error_is_logged_and_makes_safe(node: Fragile, capfd: pyte
 
 def test_parameters_have_bounds_and_stay_as_they_are(node: Fragile) -> None:
     assert node.declare("gain", 2.0, "A gain.", low=1.0, high=3.0) == 2.0
-    refused = node.set_parameters([rclpy.Parameter("gain", value=2.5)])[0]
+    refused = node.set_parameters([Parameter("gain", value=2.5)])[0]
     assert not refused.successful
     with pytest.raises(RoboError, match=r"parameter other: .*expected 1\.\.3"):
         node.declare("other", 4.0, "Out of bounds.", low=1.0, high=3.0)
