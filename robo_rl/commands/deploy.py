@@ -135,6 +135,8 @@ def _summary(f: dict[str, Any]) -> str:
     words.append(f"guard changed {f['guard_interventions']} commands")
     if f["distance_m_max"] is not None:
         words.append(f"distance to the goal {f['distance_m_mean']:.3f} m, at most {f['distance_m_max']:.3f} m")
+    elif f["mode"] != "replay":
+        words.append("the distance to the goal was not judged: that begins 5 s after each goal")
     return "; ".join(words)
 
 

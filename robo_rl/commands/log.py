@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from hardware.errors import BadInput
 from hardware.log.export import export_csv, export_npz
 from hardware.log.figures import TopicFigures, figures
 from hardware.log.reader import Log, LogWarning, TimeBase
@@ -148,6 +149,8 @@ def _info(action: Info) -> Outcome:
 
 
 def _record(action: Record) -> Outcome:
+    if action.duration is not None and not action.duration > 0.0:
+        raise BadInput(f"--duration {action.duration:g}: expected seconds above 0")
     from controllers.nodes.record_node import Recording, record
 
     recording = Recording(

@@ -190,6 +190,7 @@ def test_a_truncated_log_is_one_line_and_recover_mends_it(
         (["info"], "LOG", 2),
         (["export", "{flight}", "--topics", "/nix"], "'/nix' not found; known: /cf/cmd_vel_legacy", 1),
         (["export", "{flight}", "--format", "xls"], "xls", 2),
+        (["record", "{flight}", "--duration", "-1"], "--duration -1: expected seconds above 0", 1),
         (["dance"], "dance", 2),
     ],
 )
