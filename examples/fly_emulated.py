@@ -1,7 +1,8 @@
 """Fly an emulated Crazyflie from Python, without ROS: connect, take off, step to the side, land.
 
 Run: python examples/fly_emulated.py
-The same lines fly a real one with connect("crazyflie", "radio://0/80/2M/E7E7E7E7E7").
+Driver, guard and the firmware's watchdog are at work here, no supervisor: fly policies and real drones with
+`robo-rl deploy`, which adds it.
 """
 
 import time
