@@ -305,7 +305,7 @@ def play(
             say(f"not playing {topic}: {why}")
         say(f"playing {playing.log}: {log.count} messages, {log.duration_s:.1f} s, at rate {playing.rate:g}")
         stop.wait(playing.delay_s)
-        player.watch_for_live_robots()  # without commands too: two sources of one robot's state would be believed in turn
+        player.watch_for_live_robots()  # without commands too: two sources of one state would both be believed
         started = time.monotonic()
         player.play()
         took = time.monotonic() - started
