@@ -15,6 +15,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Bool, Empty, String
@@ -158,5 +159,6 @@ def ros_client() -> Iterator[Client]:
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
-    with suppress(ExternalShutdownException):
+    # rclpy destroys the executor's guard conditions at its shutdown while a callback may still be ending.
+    with suppress(ExternalShutdownException, InvalidHandle):
         executor.spin()
