@@ -1,0 +1,1 @@
+"""A greenhouse compartment behind a PLC that speaks Modbus TCP."""
