@@ -1,7 +1,6 @@
 """What a training run is made of, as frozen dataclasses: importable, printable and dumped as YAML without torch."""
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -11,8 +10,6 @@ from typing import Any
 
 from hardware.errors import BadInput
 
-ALGORITHMS = ("ppo",)
-"""Names that `--algo` accepts."""
 ACTIVATIONS = ("elu", "relu", "tanh")
 """Names that `--algo.activation` accepts."""
 FREE = ("steps", "checkpoint_every", "compile")
@@ -96,56 +93,25 @@ class RunConfig:
     """Updates between two checkpoints."""
     algorithm: str = "ppo"
     """Learning algorithm."""
-    algo: PPOConfig = PPOConfig()
-    """Hyper-parameters of the algorithm."""
+    data: str = ""
+    """Folder of recorded transitions, for algorithms that learn from data."""
+    algo: Any = PPOConfig()
+    """Hyper-parameters of the algorithm: its recipe's configuration."""
     scene_config: Any = None
     """The scene's own configuration."""
 
 
 def check(config: RunConfig) -> None:
-    """Raises BadInput with one line for values that cannot work together."""
-    a = config.algo
-    if config.algorithm not in ALGORITHMS:
-        raise BadInput(f"algorithm '{config.algorithm}' not found; algorithms: {', '.join(ALGORITHMS)}")
-    positive = {
-        "num_envs": config.num_envs,
-        "steps": config.steps,
-        "processes": config.processes,
-        "checkpoint_every": config.checkpoint_every,
-        "algo.rollout_steps": a.rollout_steps,
-        "algo.epochs": a.epochs,
-        "algo.minibatches": a.minibatches,
-    }
-    for name, value in positive.items():
-        if value < 1:
-            raise BadInput(f"{name} = {value}; expected at least 1")
+    """Raises BadInput with one line for values that cannot work together, whatever the algorithm."""
+    for name in ("num_envs", "steps", "processes", "checkpoint_every"):
+        if getattr(config, name) < 1:
+            raise BadInput(f"{name} = {getattr(config, name)}; expected at least 1")
     if config.seed < 0:
         raise BadInput(f"seed = {config.seed}; expected at least 0")
-    _check_algorithm(a)
     if config.linear not in ("auto", "torch", "onednn"):
         raise BadInput(f"linear = '{config.linear}'; expected auto, torch or onednn")
     if config.num_envs % config.processes:
         raise BadInput(f"num_envs = {config.num_envs} is not divisible by processes = {config.processes}")
-    rows = config.num_envs // config.processes * a.rollout_steps
-    if rows % a.minibatches:
-        raise BadInput(f"{rows} rows per rollout are not divisible by algo.minibatches = {a.minibatches}")
-
-
-def _check_algorithm(a: PPOConfig) -> None:
-    for field in dataclasses.fields(a):
-        value = getattr(a, field.name)
-        if isinstance(value, float) and not 0.0 <= value < math.inf:  # NaN fails too
-            raise BadInput(f"algo.{field.name} = {value}; expected a finite number, at least 0")
-    if not a.gamma <= 1.0 or not a.gae_lambda <= 1.0 or not a.ema < 1.0:
-        raise BadInput("algo.gamma and algo.gae_lambda lie in 0..1, algo.ema in 0..1 without 1")
-    if a.std_floor == 0.0 or a.init_std < a.std_floor:
-        raise BadInput(
-            f"algo.init_std = {a.init_std} lies below algo.std_floor = {a.std_floor}, or that is not positive"
-        )
-    if min(a.hidden, default=1) < 1:
-        raise BadInput(f"algo.hidden = {a.hidden}; expected widths of at least 1")
-    if a.activation not in ACTIVATIONS:
-        raise BadInput(f"algo.activation = '{a.activation}'; expected one of {', '.join(ACTIVATIONS)}")
 
 
 def fixed_part(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a trained actor to a policy file: one graph that turns raw observations into SI commands."""
+"""From a trained network to a policy file: one graph that turns raw observations into SI commands."""
 
 import contextlib
 import io
@@ -15,7 +15,6 @@ from controllers.artifact import NUM_PROBES, Card, Probes, write_artifact
 from controllers.graph import OUTPUT, Graph
 from controllers.interface import Interface
 from hardware.errors import RoboError
-from robo_rl.nets import Actor
 from robo_rl.norm import RunningNorm
 
 OPSET = 18
@@ -27,9 +26,9 @@ TOLERANCE = 1e-5
 class DeployedPolicy(nn.Module):
     """Observation -> normaliser -> network -> `Interface.command`: what the graph holds."""
 
-    def __init__(self, actor: Actor, norm: RunningNorm, interface: Interface) -> None:
+    def __init__(self, net: nn.Module, norm: RunningNorm, interface: Interface) -> None:
         super().__init__()
-        self.net, self.interface = actor.net, interface
+        self.net, self.interface = net, interface
         self.clip = norm.clip
         self.scale, self.shift = nn.Buffer(norm.scale.cpu().clone()), nn.Buffer(norm.shift.cpu().clone())
 
@@ -39,12 +38,12 @@ class DeployedPolicy(nn.Module):
         return self.interface.command(self.net(seen))
 
 
-def export_policy(path: Path, actor: Actor, norm: RunningNorm, interface: Interface, card: Card) -> float:
+def export_policy(path: Path, net: nn.Module, norm: RunningNorm, interface: Interface, card: Card) -> float:
     """Writes the policy file and returns the largest difference from torch over 1,000 observations.
 
     Raises RoboError where that exceeds the tolerance, before anything is written.
     """
-    module = DeployedPolicy(actor.cpu(), norm, interface).eval()
+    module = DeployedPolicy(net.cpu(), norm, interface).eval()
     model = to_onnx(module)
     graph = Graph(model, str(path))
     obs = trial_observations(norm)

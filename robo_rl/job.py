@@ -14,24 +14,26 @@ from controllers.artifact import Card, PolicyArtifact, write_artifact
 from controllers.interface import Interface
 from hardware.errors import BadInput
 from hardware.spec import load_spec
-from robo_rl import checkpoint, runs
-from robo_rl.config import PPOConfig, RunConfig, from_plain
+from robo_rl import checkpoint, recipes, runs
+from robo_rl.config import RunConfig, from_plain
 from robo_rl.distributed import Group
 from robo_rl.evaluate import check_fits, law_of, run_episodes, summarise
 from robo_rl.export_policy import export_policy
-from robo_rl.learner import Learner
-from robo_rl.training import Training, prepare, resolve_linear, restore
+from robo_rl.recipes import Trainee, recipe
+from robo_rl.training import restore
 from sim.registry import make_env, ranges_path, scene_entry
 
 
-def default_config(scene: str, mode: str | None = None) -> RunConfig:
-    """The scene's own configuration and hyper-parameters, in one of its command modes."""
+def default_config(scene: str, mode: str | None = None, algorithm: str | None = None) -> RunConfig:
+    """The scene's own configuration and hyper-parameters, in one of its command modes; its first algorithm if none."""
     entry = scene_entry(scene)
     world = entry.config if mode is None else from_plain(entry.config, {"mode": mode}, "scene")
-    hints = entry.training.get(getattr(world, "mode", ""), {})
-    algo = {k: v for k, v in hints.items() if k in {f.name for f in dataclasses.fields(PPOConfig)}}
+    by_algorithm = entry.training.get(getattr(world, "mode", ""), {})
+    algorithm = algorithm or next(iter(by_algorithm), "ppo")
+    default, hints = recipe(algorithm).CONFIG, by_algorithm.get(algorithm, {})
+    algo = {k: v for k, v in hints.items() if k in {f.name for f in dataclasses.fields(default)}}
     rest = {k: v for k, v in hints.items() if k not in algo}
-    config = RunConfig(scene=scene, algo=from_plain(PPOConfig(), algo, "algo"), scene_config=world)
+    config = RunConfig(scene=scene, algorithm=algorithm, algo=from_plain(default, algo, "algo"), scene_config=world)
     return from_plain(config, rest, f"hyper-parameters of {scene}")
 
 
@@ -39,12 +41,12 @@ def config_of(raw: Mapping[str, Any]) -> RunConfig:
     """The configuration of a dumped run."""
     world = raw.get("scene_config")
     mode = world.get("mode") if isinstance(world, Mapping) else None
-    return from_plain(default_config(str(raw["scene"]), mode), raw)
+    return from_plain(default_config(str(raw["scene"]), mode, raw.get("algorithm")), raw)
 
 
 def resolved(config: RunConfig) -> tuple[RunConfig, float]:
     """The configuration with every automatic choice made, so that its dump repeats the run; and oneDNN's gain."""
-    linear, gain = resolve_linear(config)
+    linear, gain = recipes.resolve(config)
     return dataclasses.replace(config, linear=linear), gain
 
 
@@ -66,7 +68,7 @@ def _checked_device(name: str) -> torch.device:
     return device
 
 
-def start(config: RunConfig, group: Group = Group(), resume: Path | None = None) -> tuple[Training, int | None]:  # noqa: B008
+def start(config: RunConfig, group: Group = Group(), resume: Path | None = None) -> tuple[Trainee, int | None]:  # noqa: B008
     """Training made ready in this process, from a checkpoint folder where one is given (and at how many steps)."""
     torch.set_num_threads(1)
     device = config.device
@@ -80,12 +82,14 @@ def start(config: RunConfig, group: Group = Group(), resume: Path | None = None)
         device=device,
         config=config.scene_config,
     )
-    training = prepare(dataclasses.replace(config, device=device), env, group)
+    recipes.check(config)
+    data = Path(config.data) if config.data else None
+    trainee = recipe(config.algorithm).prepare(dataclasses.replace(config, device=device), env, group, data)
     if resume is None:
-        return training, None
+        return trainee, None
     steps = checkpoint.newest(resume, group.size)
-    restore(training, checkpoint.load(resume, steps, group.rank))
-    return training, steps
+    restore(trainee, config, checkpoint.load(resume, steps, group.rank))
+    return trainee, steps
 
 
 def interface_of(scene: str, world: Any) -> Interface:
@@ -94,8 +98,8 @@ def interface_of(scene: str, world: Any) -> Interface:
     return Interface(load_spec(spec.robot), spec.mode, spec.observation, spec.action)
 
 
-def export(config: RunConfig, learner: Learner, env_steps: int, path: Path, command_line: list[str]) -> float:
-    """Writes the averaged policy with its card; returns the largest difference from torch over 1,000 observations."""
+def export(config: RunConfig, trainee: Trainee, path: Path, command_line: list[str]) -> float:
+    """Writes the trainee's policy with its card; returns the largest difference from torch over 1,000 observations."""
     spec = scene_entry(config.scene).spec(config.scene_config)
     robot = load_spec(spec.robot)
     commit, dirty = runs.commit_of_source()
@@ -111,23 +115,11 @@ def export(config: RunConfig, learner: Learner, env_steps: int, path: Path, comm
         commit=commit + ("+changes" if dirty else ""),
         seed=config.seed,
         algorithm=config.algorithm,
-        env_steps=env_steps,
+        env_steps=trainee.env_steps,
         command_line=" ".join(command_line),
         made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return export_policy(
-        path, learner.averaged_actor(), learner.norms["policy"], interface_of(config.scene, config.scene_config), card
-    )
-
-
-def learner_of(config: RunConfig, state: Mapping[str, Any]) -> Learner:
-    """The learner of a checkpoint, without an environment."""
-    saved = state["learner"]
-    sizes = {name: int(norm["mean"].shape[0]) for name, norm in saved["norms"].items()}
-    spec = scene_entry(config.scene).spec(config.scene_config)
-    learner = Learner(config.algo, sizes, len(spec.action), seed=config.seed)
-    learner.load(saved)
-    return learner
+    return export_policy(path, *trainee.policy(), interface_of(config.scene, config.scene_config), card)
 
 
 def evaluate_policy(

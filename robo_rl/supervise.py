@@ -9,9 +9,10 @@ from hardware.errors import RoboError
 from robo_rl import job
 from robo_rl.config import RunConfig, read_yaml
 from robo_rl.distributed import forget_group, join, leave, start_peers
+from robo_rl.recipes import Trainee
 from robo_rl.runs import RunDir
 from robo_rl.sinks import Progress, Sink, TensorBoardSink
-from robo_rl.training import Budget, Result, Training, train
+from robo_rl.training import Budget, Result, train
 
 LAST_WORDS_S = 60.0
 """A peer that has not ended this long after rank 0 is stopped."""
@@ -19,11 +20,11 @@ LAST_WORDS_S = 60.0
 
 def train_in_processes(
     config: RunConfig, run: RunDir, seconds: float, *, resume: bool, tensorboard: bool = False
-) -> tuple[Result, Training]:
+) -> tuple[Result, Trainee]:
     """Trains with `config.processes` processes, of which this one is rank 0 unless the environment says otherwise."""
     peers = start_peers(config.processes, run.path, resume) if config.processes > 1 else []
     try:
-        result, training = _train_here(config, run, seconds, resume=resume, tensorboard=tensorboard)
+        result, trainee = _train_here(config, run, seconds, resume=resume, tensorboard=tensorboard)
         for peer in peers:
             if peer.wait(LAST_WORDS_S) != 0:
                 raise RoboError(f"a training process ended with status {peer.returncode}")
@@ -35,24 +36,24 @@ def train_in_processes(
                 peer.terminate()
         if peers:
             forget_group()
-    return result, training
+    return result, trainee
 
 
 def _train_here(
     config: RunConfig, run: RunDir, seconds: float, *, resume: bool, tensorboard: bool
-) -> tuple[Result, Training]:
+) -> tuple[Result, Trainee]:
     group = join(config.device)
     try:
-        training, at = job.start(config, group, run.checkpoints if resume else None)
+        trainee, at = job.start(config, group, run.checkpoints if resume else None)
         sinks: tuple[Sink, ...] = ()
         if group.rank == 0:
-            sinks = (Progress(config.steps, training.env_steps, title=f"training {config.scene}"),)
+            sinks = (Progress(config.steps, trainee.env_steps, title=f"training {config.scene}"),)
             if tensorboard:
                 sinks = (*sinks, TensorBoardSink(run.path / "tb"))
-        result = train(training, run, Budget(config.steps, seconds), sinks=sinks, resumed_at=at, group=group)
+        result = train(trainee, config, run, Budget(config.steps, seconds), sinks=sinks, resumed_at=at, group=group)
     finally:
         leave(group)
-    return result, training
+    return result, trainee
 
 
 def main() -> int:

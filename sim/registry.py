@@ -25,8 +25,9 @@ class SceneEntry:
     baseline: Callable[[Any], Callable[[], Any]]
     """baseline(env) -> a function that returns the classical controller's actions (N, A) for the env's present state,
     from the same noisy signals that the policy sees."""
-    training: dict[str, dict[str, Any]]
-    """Command mode -> hyper-parameters for the default algorithm, as plain data."""
+    training: dict[str, dict[str, dict[str, Any]]]
+    """Command mode -> algorithm -> hyper-parameters that differ from its own, as plain data; the first algorithm is
+    the default."""
     track: Callable[[Any], Any] | None = None
     """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
     open_loop: Callable[..., Any] | None = None

@@ -82,7 +82,7 @@ def _training_pendulum(args: Args) -> list[dict[str, Any]]:
     """Training on a world that costs nothing: the learner's own speed."""
     from robo_rl.config import PPOConfig, RunConfig
     from robo_rl.pendulum import PendulumEnv
-    from robo_rl.training import iterate, prepare
+    from robo_rl.recipes.ppo import prepare
 
     few = PPOConfig(rollout_steps=32, epochs=10, minibatches=8)
     rows = []
@@ -91,7 +91,7 @@ def _training_pendulum(args: Args) -> list[dict[str, Any]]:
             for compiled in (False, True) if args.compile else (False,):
                 config = RunConfig("pendulum", num_envs=num_envs, linear=linear, compile=compiled, algo=algo)
                 training = prepare(config, PendulumEnv(num_envs))
-                rates = _rates(lambda t=training: iterate(t), num_envs * algo.rollout_steps, args.seconds)
+                rates = _rates(lambda t=training: t.iterate(), num_envs * algo.rollout_steps, args.seconds)
                 how = f"{linear}{', compiled' if compiled else ''}"
                 rows.append(_said(f"PPO, {num_envs} pendula, 64x64, {how}", rates))
     return rows
@@ -102,7 +102,7 @@ def _scene(scene: str, args: Args) -> list[dict[str, Any]]:
     import torch
 
     from robo_rl.job import default_config
-    from robo_rl.training import iterate, prepare
+    from robo_rl.recipes.ppo import prepare
     from sim.registry import make_env
 
     rows = []
@@ -115,7 +115,7 @@ def _scene(scene: str, args: Args) -> list[dict[str, Any]]:
         rows.append(_said(f"{name}: stepping {args.num_envs} environments", rates))
         share = config.num_envs // config.processes
         training = prepare(config, make_env(scene, share, config=config.scene_config))
-        rates = _rates(lambda t=training: iterate(t), share * config.algo.rollout_steps, args.seconds)
+        rates = _rates(lambda t=training: t.iterate(), share * config.algo.rollout_steps, args.seconds)
         rows.append(_said(f"{name}: training, one process with {share} environments", rates))
     return rows + _latencies(scene, args.seconds)
 

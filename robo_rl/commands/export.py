@@ -23,17 +23,17 @@ def run(args: Args) -> Outcome:
     import json
 
     from controllers.artifact import PolicyArtifact
-    from robo_rl import checkpoint, job, runs
+    from robo_rl import job, runs
     from robo_rl.config import read_yaml
+    from robo_rl.distributed import Group
 
     folder = runs.open_run(args.run)
     config = job.config_of(read_yaml(folder.config))
-    steps = checkpoint.newest(folder.checkpoints, config.processes)
-    state = checkpoint.load(folder.checkpoints, steps, 0)
+    trainee, steps = job.start(config, Group(0, config.processes), folder.checkpoints)
     path = args.out or folder.policy
     command = runs.read_json(folder.meta).get("argv") or runs.command_line()
     path.parent.mkdir(parents=True, exist_ok=True)
-    difference = job.export(config, job.learner_of(config, state), steps, path, command)
+    difference = job.export(config, trainee, path, command)
     evaluation = runs.read_json(folder.evaluation)
     done = runs.read_json(folder.done)
     if evaluation and done.get("env_steps") == steps:  # it was made of this very checkpoint

@@ -16,7 +16,8 @@ from tyro.conf import Positional, Suppress, arg
 
 from hardware.errors import BadInput, NotFoundError
 from robo_rl.cli import Outcome
-from robo_rl.config import ALGORITHMS, PPOConfig, RunConfig, check, fixed_part, read_yaml, to_plain, write_yaml
+from robo_rl.config import PPOConfig, RunConfig, fixed_part, read_yaml, to_plain, write_yaml
+from robo_rl.recipes import check
 
 NESTED = True
 """Options of nested configurations keep their prefix: `--algo.learning-rate`."""
@@ -29,7 +30,7 @@ class Args:
     scene: Positional[str] = ""
     """Scene id, `folder/task`; see robo-rl scenes."""
     algorithm: Annotated[str, arg(name="algo")] = "ppo"
-    """Learning algorithm: ppo."""
+    """Learning algorithm (default: the scene's first)."""
     seed: int = 0
     """Root of all random streams; equal seeds give equal metrics.csv."""
     steps: int | None = None
@@ -44,8 +45,8 @@ class Args:
     """Run directory to go on with, up to its budget, or by --steps."""
     config: Path | None = None
     """A run's config.yaml to take all defaults from."""
-    data: Path | None = None
-    """Folder of recorded transitions, for algorithms that learn from data."""
+    data: str = ""
+    """Folder of recorded transitions (robo-rl dataset), for algorithms that learn from data."""
     family: Literal["nominal", "train", "wide"] = "train"
     """Family of worlds to train in."""
     device: str = "cpu"
@@ -64,7 +65,7 @@ class Args:
     """Write TensorBoard event files too."""
     relaunch: bool = True
     """Restart the process once with a faster allocator and quiet threads (also: ROBO_RL_LAUNCHED=1)."""
-    algo: PPOConfig = PPOConfig()  # noqa: RUF009 - frozen
+    algo: Any = PPOConfig()  # noqa: RUF009 - frozen
     """Hyper-parameters."""
     world: Annotated[Any, arg(name="scene")] = None
     """The scene's own settings."""
@@ -89,7 +90,7 @@ def prepare(argv: list[str]) -> Args:
         if argv and not argv[0].startswith("-"):
             raise NotFoundError("scene", argv[0], known)
         return Args()
-    return _args_of(default_config(scene, _option(argv, "--scene.mode")))
+    return _args_of(default_config(scene, _option(argv, "--scene.mode"), _option(argv, "--algo")))
 
 
 def run(args: Args) -> Outcome:
@@ -119,7 +120,7 @@ def run(args: Args) -> Outcome:
         print(f"run {run_dir.path}: {launcher.allocator()} allocator, products by {config.linear}{gained}", flush=True)
     from robo_rl.supervise import train_in_processes
 
-    result, training = train_in_processes(
+    result, trainee = train_in_processes(
         config, run_dir, seconds, resume=args.resume is not None, tensorboard=args.tensorboard
     )
     if rank > 0:
@@ -130,15 +131,15 @@ def run(args: Args) -> Outcome:
             file=sys.stderr,
         )
         raise KeyboardInterrupt
-    return Outcome(_finish(args, config, run_dir, result, training))
+    return Outcome(_finish(args, config, run_dir, result, trainee))
 
 
-def _finish(args: Args, config: RunConfig, run_dir: Any, result: Any, training: Any) -> dict[str, Any]:
+def _finish(args: Args, config: RunConfig, run_dir: Any, result: Any, trainee: Any) -> dict[str, Any]:
     """Export, evaluation, curves, DONE."""
     from robo_rl import job, runs
     from robo_rl.pictures import draw_curves
 
-    difference = job.export(config, training.learner, result.env_steps, run_dir.policy, runs.command_line())
+    difference = job.export(config, trainee, run_dir.policy, runs.command_line())
     outcome: dict[str, Any] = {
         "run": str(run_dir.path),
         "policy": str(run_dir.policy),
@@ -176,8 +177,6 @@ def _config_of(args: Args) -> RunConfig:
         raise BadInput(f"no scene given; scenes: {', '.join(scene_ids())}")
     if args.scene not in scene_ids():
         raise NotFoundError("scene", args.scene, scene_ids())
-    if args.algorithm not in ALGORITHMS:
-        raise NotFoundError("algorithm", args.algorithm, ALGORITHMS)
     names = {f.name for f in dataclasses.fields(RunConfig)} & {f.name for f in dataclasses.fields(Args)}
     same = {name: getattr(args, name) for name in names - {"steps"}}
     steps = args.steps if args.steps is not None and args.resume is None else args.steps_default
@@ -194,10 +193,6 @@ def _args_of(config: RunConfig) -> Args:
 
 def _refuse(args: Args) -> None:
     """Raises BadInput for arguments that do not go together."""
-    if args.data is not None:
-        raise BadInput(
-            f"--data {args.data}: algorithm {args.algorithm} learns from its own experience and takes no data"
-        )
     if args.resume is not None and args.out is not None:
         raise BadInput("--resume goes on in its own directory; --out starts a new one: give one of them")
     if args.minutes is not None and not args.minutes > 0:

@@ -178,7 +178,7 @@ def ours(setting: Setting, rounds: int, watch: Stopwatch, *, onednn: bool, compi
     """robo_rl."""
     from robo_rl.config import PPOConfig, RunConfig
     from robo_rl.pendulum import PendulumEnv
-    from robo_rl.training import iterate, prepare
+    from robo_rl.recipes.ppo import prepare
 
     class Watched(PendulumEnv):
         def step(self, action: Any) -> Any:
@@ -200,7 +200,7 @@ def ours(setting: Setting, rounds: int, watch: Stopwatch, *, onednn: bool, compi
     )
     training = prepare(config, Watched(setting.num_envs, setting.pendula))
     for _ in range(rounds):
-        iterate(training)
+        training.iterate()
 
 
 def rsl_rl(setting: Setting, rounds: int, watch: Stopwatch, *, compiled: bool) -> None:

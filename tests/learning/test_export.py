@@ -50,7 +50,7 @@ def card() -> Card:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     path = tmp_path_factory.mktemp("export") / "policy.onnx"
-    return path, exporter.export_policy(path, *trained(), INTERFACE, card())
+    return path, exporter.export_policy(path, trained()[0].net, trained()[1], INTERFACE, card())
 
 
 def by_hand(obs: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -102,8 +102,8 @@ def test_one_file_of_a_pinned_opset(exported: tuple[Path, float]) -> None:
 def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     actor, norm = trained()
     other = Actor(MLP((SIZE, 64, 64, 4), last_gain=0.9, generator=torch.Generator().manual_seed(6)), 4, 0.4)
-    model = exporter.to_onnx(exporter.DeployedPolicy(other, norm, INTERFACE))
+    model = exporter.to_onnx(exporter.DeployedPolicy(other.net, norm, INTERFACE))
     monkeypatch.setattr(exporter, "to_onnx", lambda module: model)
     with pytest.raises(RoboError, match="differs from torch by"):
-        exporter.export_policy(tmp_path / "policy.onnx", actor, norm, INTERFACE, card())
+        exporter.export_policy(tmp_path / "policy.onnx", actor.net, norm, INTERFACE, card())
     assert not list(tmp_path.iterdir())

@@ -16,17 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hardware.errors import BadInput, RoboError
 from robo_rl import checkpoint
-from robo_rl.config import PPOConfig, RunConfig, check
+from robo_rl.config import PPOConfig, RunConfig
 from robo_rl.distributed import Group, join, leave
 from robo_rl.pendulum import PendulumEnv
+from robo_rl.recipes import check
+from robo_rl.recipes.ppo import OnPolicy, prepare
 from robo_rl.runs import RunDir
-from robo_rl.training import Budget, Training, iterate, prepare, restore, train
+from robo_rl.training import Budget, restore, train
 
 ALGO = PPOConfig(rollout_steps=8, minibatches=2, epochs=2, hidden=(8,), anneal_steps=2000)
 CONFIG = RunConfig("pendulum", seed=3, num_envs=16, linear="torch", algo=ALGO, checkpoint_every=3)
 
 
-def fresh(config: RunConfig = CONFIG, group: Group = Group()) -> Training:  # noqa: B008
+def fresh(config: RunConfig = CONFIG, group: Group = Group()) -> OnPolicy:  # noqa: B008
     return prepare(config, PendulumEnv(config.num_envs // group.size, pendula=2, episode=20), group)
 
 
@@ -50,7 +52,7 @@ def test_same_seed_gives_the_same_metrics_file(tmp_path: Path) -> None:
     for name in ("a", "b", "other seed"):
         config = dataclasses.replace(CONFIG, seed=4) if name == "other seed" else CONFIG
         run = run_dir(tmp_path / name)
-        train(fresh(config), run, Budget(5 * 128))
+        train(fresh(config), config, run, Budget(5 * 128))
         digests.append(hashlib.sha256(run.metrics.read_bytes()).hexdigest())
     assert digests[0] == digests[1] != digests[2]
 
@@ -58,13 +60,13 @@ def test_same_seed_gives_the_same_metrics_file(tmp_path: Path) -> None:
 def test_two_halves_equal_the_whole_bit_for_bit(tmp_path: Path) -> None:
     """Everything that evolves, the environment's and every generator's state included, and the metrics file."""
     whole, parts = run_dir(tmp_path / "whole"), run_dir(tmp_path / "parts")
-    train(fresh(), whole, Budget(10 * 128))
-    train(fresh(), parts, Budget(5 * 128))
+    train(fresh(), CONFIG, whole, Budget(10 * 128))
+    train(fresh(), CONFIG, parts, Budget(5 * 128))
     second = fresh()
     at = checkpoint.newest(parts.checkpoints)
     assert at == 5 * 128
-    restore(second, checkpoint.load(parts.checkpoints, at, 0))
-    result = train(second, parts, Budget(10 * 128), resumed_at=at)
+    restore(second, CONFIG, checkpoint.load(parts.checkpoints, at, 0))
+    result = train(second, CONFIG, parts, Budget(10 * 128), resumed_at=at)
     assert (result.env_steps, result.steps_now) == (10 * 128, 5 * 128)
     assert whole.metrics.read_bytes() == parts.metrics.read_bytes()
     states = [leaves(checkpoint.load(r.checkpoints, 10 * 128, 0)) for r in (whole, parts)]
@@ -75,24 +77,24 @@ def test_two_halves_equal_the_whole_bit_for_bit(tmp_path: Path) -> None:
 def test_rows_written_after_the_last_checkpoint_are_replaced_on_resume(tmp_path: Path) -> None:
     """A process killed between checkpoints has written rows of a future that is run again."""
     run = run_dir(tmp_path / "run")
-    train(fresh(), run, Budget(7 * 128))
+    train(fresh(), CONFIG, run, Budget(7 * 128))
     first = run.metrics.read_text()
     for later in run.checkpoints.glob(f"{7 * 128:012d}*"):
         later.unlink()
     training = fresh()
     at = checkpoint.newest(run.checkpoints)
     assert at == 6 * 128
-    restore(training, checkpoint.load(run.checkpoints, at, 0))
-    train(training, run, Budget(7 * 128), resumed_at=at)
+    restore(training, CONFIG, checkpoint.load(run.checkpoints, at, 0))
+    train(training, CONFIG, run, Budget(7 * 128), resumed_at=at)
     assert run.metrics.read_text() == first
 
 
 def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
     run = run_dir(tmp_path / "run")
-    train(fresh(), run, Budget(128))
-    other = fresh(dataclasses.replace(CONFIG, seed=9))
+    train(fresh(), CONFIG, run, Budget(128))
+    other = dataclasses.replace(CONFIG, seed=9)
     with pytest.raises(BadInput, match="another seed"):
-        restore(other, checkpoint.load(run.checkpoints, 128, 0))
+        restore(fresh(other), other, checkpoint.load(run.checkpoints, 128, 0))
 
 
 def test_interrupt_leaves_a_checkpoint_of_the_last_update(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_interrupt_leaves_a_checkpoint_of_the_last_update(tmp_path: Path) -> Non
 
         def close(self) -> None: ...
 
-    result = train(fresh(), run, Budget(10**9), sinks=(Impatient(),))
+    result = train(fresh(), CONFIG, run, Budget(10**9), sinks=(Impatient(),))
     assert result.interrupted
     assert checkpoint.newest(run.checkpoints) == result.env_steps == 4 * 128
 
@@ -113,10 +115,10 @@ def test_interrupt_leaves_a_checkpoint_of_the_last_update(tmp_path: Path) -> Non
 def test_a_world_that_pays_nan_stops_the_run_before_it_spoils_the_checkpoint(tmp_path: Path) -> None:
     run = run_dir(tmp_path / "run")
     training = fresh()
-    train(training, run, Budget(3 * 128))
+    train(training, CONFIG, run, Budget(3 * 128))
     training.env.angle.fill_(torch.nan)
     with pytest.raises(RoboError, match="became nan in update 4 at 512 steps"):
-        train(training, run, Budget(6 * 128), resumed_at=3 * 128)
+        train(training, CONFIG, run, Budget(6 * 128), resumed_at=3 * 128)
     state = checkpoint.load(run.checkpoints, checkpoint.newest(run.checkpoints), 0)
     assert state["learner"]["parameters"].isfinite().all()
 
@@ -135,11 +137,11 @@ class HostReads(TorchDispatchMode):
 
 def test_no_number_leaves_the_device_inside_an_update() -> None:
     training = fresh()
-    iterate(training)
+    training.iterate()
     with HostReads() as reads:
         bool(torch.ones(()) > 0)
         assert reads.count == 1  # the counter works
-        iterate(training)
+        training.iterate()
     assert reads.count == 1
 
 
@@ -156,7 +158,7 @@ def test_pendulum_is_learnt() -> None:
     )
     training = prepare(dataclasses.replace(CONFIG, num_envs=64, algo=algo), PendulumEnv(64))
     for _ in range(40):
-        iterate(training)
+        training.iterate()
     assert training.rollout.reward.mean() > -2.5
 
 
@@ -168,7 +170,7 @@ def _rank(rank: int, port: int, folder: str) -> None:
     group = join("cpu")
     training = fresh(CONFIG, group)
     for _ in range(3):
-        values = iterate(training, group)
+        values = training.iterate()
     torch.save({"state": training.learner.state(), "values": values}, Path(folder) / f"{rank}.pt")
     leave(group)
 
@@ -197,7 +199,7 @@ def test_gradient_of_two_halves_equals_that_of_the_whole() -> None:
     algo = dataclasses.replace(ALGO, epochs=1, minibatches=1, target_kl=0.0, max_grad_norm=1e9)
     config = dataclasses.replace(CONFIG, algo=algo)
     whole = fresh(config)
-    iterate(whole)
+    whole.iterate()
     rollout = whole.rollout
     batch = whole.learner._batch(rollout)
     old = whole.learner.log_std.clone()
@@ -217,7 +219,7 @@ def test_gradient_of_two_halves_equals_that_of_the_whole() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"algorithm": "sac"}, "algorithm 'sac' not found; algorithms: ppo"),
+        ({"algorithm": "magic"}, "algorithm 'magic' not found; known: "),
         ({"num_envs": 0}, "num_envs = 0; expected at least 1"),
         ({"num_envs": 15, "processes": 2}, "not divisible by processes = 2"),
         ({"algo": dataclasses.replace(ALGO, minibatches=3)}, "not divisible by algo.minibatches = 3"),
@@ -227,5 +229,5 @@ def test_gradient_of_two_halves_equals_that_of_the_whole() -> None:
     ],
 )
 def test_values_that_cannot_work_are_named(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(BadInput, match=words.replace(".", r"\.")):
+    with pytest.raises(RoboError, match=words.replace(".", r"\.")):
         check(dataclasses.replace(CONFIG, **change))

@@ -114,9 +114,12 @@ def open_loop(num: int, *, mode: str, config: HoverConfig) -> OpenLoopDrones:
 
 _ROLLOUTS = {"num_envs": 1024, "processes": 2, "minibatches": 16}
 TRAINING = {
-    "attitude_thrust": _ROLLOUTS
-    | {"std_floor": 0.12, "target_kl": 0.016, "steps": 7_000_000, "anneal_steps": 7_000_000},
-    "rotor_thrust": _ROLLOUTS | {"std_floor": 0.07, "target_kl": 0.02, "steps": 11_000_000, "anneal_steps": 11_000_000},
+    "attitude_thrust": {
+        "ppo": _ROLLOUTS | {"std_floor": 0.12, "target_kl": 0.016, "steps": 7_000_000, "anneal_steps": 7_000_000},
+    },
+    "rotor_thrust": {
+        "ppo": _ROLLOUTS | {"std_floor": 0.07, "target_kl": 0.02, "steps": 11_000_000, "anneal_steps": 11_000_000},
+    },
 }
 """Where they differ from the algorithm's own. The noise floor still lets a policy hold still; small minibatches (1,536
 rows) and a critic whose updates are not clipped decide how many steps it takes."""
