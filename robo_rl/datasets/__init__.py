@@ -1,0 +1,1 @@
+"""Data sets of transitions: their format, made from annotated logs or collected in a simulator, spoilt on purpose."""
