@@ -16,7 +16,11 @@ ALIGNMENT = 16
 
 
 class MLP(nn.Module):
-    """Dense layers with one nonlinearity between them; `linear` computes the products."""
+    """Dense layers with one nonlinearity between them; `linear` computes the products.
+
+    With `layer_norm`, each hidden layer is standardised over its units before the nonlinearity, without gain or bias
+    of its own: a critic's values then cannot grow without bound away from the data (Ball et al. 2023).
+    """
 
     def __init__(
         self,
@@ -24,13 +28,14 @@ class MLP(nn.Module):
         activation: str = "elu",
         *,
         last_gain: float = 1.0,
+        layer_norm: bool = False,
         linear: LinearFn = F.linear,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if activation not in ("elu", "relu", "tanh"):
             raise NotFoundError("activation", activation, ("elu", "relu", "tanh"))
-        self.activation, self.linear = activation, linear
+        self.activation, self.linear, self.layer_norm = activation, linear, layer_norm
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
@@ -42,19 +47,32 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, sizes[0]) -> (B, sizes[-1])."""
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not x.requires_grad:
+        fusible = not self.layer_norm and not torch.compiler.is_compiling()
+        if fusible and torch.is_grad_enabled() and not x.requires_grad:
             return fused_mlp(x, self.activation, self.linear is fast_linear, *self.weights, *self.biases)
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = self.linear(x, weight, bias)
             if i < last:
-                x = self._activate(x)
+                x = self._activate(F.layer_norm(x, x.shape[-1:]) if self.layer_norm else x)
         return x
 
     def _activate(self, x: Tensor) -> Tensor:
         if self.activation == "elu":
             return F.elu(x, inplace=True)  # its gradient needs only the result
         return torch.relu_(x) if self.activation == "relu" else torch.tanh(x)
+
+
+class Ensemble(nn.Module):
+    """E networks of one shape with weights of their own."""
+
+    def __init__(self, nets: Iterable[MLP]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I), the same rows for all, or (E, B, I), each its own -> (E, B, O)."""
+        return torch.stack([net(x if x.ndim == 2 else x[i]) for i, net in enumerate(self.nets)])
 
 
 class Actor(nn.Module):
