@@ -1,6 +1,6 @@
 """The values inside messages: which fields a type has, in which unit, and how to collect them into arrays."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -38,13 +38,18 @@ class Leaf:
     """None: one value; 0: a sequence of any length; n: an array of n."""
 
 
-def leaves(store: Typestore, message_type: str, prefix: str = "", unit: str = "") -> Iterator[Leaf]:
-    """All fields of a type that hold numbers or text; sequences of messages are left out (decode the message)."""
+def leaves(
+    store: Typestore, message_type: str, prefix: str = "", unit: str = "", units: Mapping[str, str] | None = None
+) -> Iterator[Leaf]:
+    """All fields of a type that hold numbers or text; sequences of messages are left out (decode the message).
+
+    `units`: those that the definition itself gives for the type's own fields; they win.
+    """
     fields: Any = store.fielddefs[message_type][1]  # nested tuples; see rosbags.interfaces.typing.FieldDesc
     for name, (kind, detail) in fields:
         if name == "structure_needs_at_least_one_member":
             continue
-        path, here = prefix + name, unit_of(message_type, name, unit)
+        path, here = prefix + name, (units or {}).get(name) or unit_of(message_type, name, unit)
         if kind == Nodetype.NAME:
             yield from leaves(store, detail, path + ".", here)
         elif kind == Nodetype.BASE:

@@ -18,6 +18,7 @@ from hardware.log.mcapfile import Index, RawMessage, hash_data_section, messages
 from hardware.log.metadata import FILE_NAME, Metadata, read_metadata
 from hardware.log.qos import Qos, parse_qos
 from hardware.log.types import MessageType, decoder, store_of
+from hardware.log.units import units_in
 
 TimeBase = Literal["log", "publish", "header"]
 _STAMP = {0: struct.Struct(">iI"), 1: struct.Struct("<iI")}
@@ -61,7 +62,10 @@ class LogTopic:
 
     def leaves(self) -> dict[str, Leaf]:
         """Field path -> the field, in the order of the definition; empty where the type cannot be decoded."""
-        return {} if self.store is None else {leaf.path: leaf for leaf in leaves(self.store, self.type.name)}
+        if self.store is None:
+            return {}
+        units = units_in(self.type.definition)
+        return {leaf.path: leaf for leaf in leaves(self.store, self.type.name, units=units)}
 
 
 class Log:

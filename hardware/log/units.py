@@ -1,4 +1,6 @@
-"""Units of the fields of standard messages: REP-103 and the comments of the message definitions."""
+"""Units of fields: of standard messages by REP-103, of others by the comments of their definitions."""
+
+import re
 
 _UNITS: dict[tuple[str, str], str] = {
     ("builtin_interfaces/msg/Time", "sec"): "s",
@@ -46,3 +48,12 @@ _UNITS: dict[tuple[str, str], str] = {
 def unit_of(message_type: str, field: str, inherited: str) -> str:
     """The unit of a field of a message type; `inherited` from the field that holds the message, '' where unknown."""
     return _UNITS.get((message_type, field), inherited)
+
+
+_COMMENTED = re.compile(r"^[ \t]*[\w/<=>\[\]]+[ \t]+([a-zA-Z]\w*)[ \t]*#[ \t]*\[([^\]\s][^\]\n]{0,30})\]", re.MULTILINE)
+
+
+def units_in(definition: str) -> dict[str, str]:
+    """Field -> unit, of a definition whose fields are commented `# [unit] …`, as PX4's and those of imported tables."""
+    own = definition.split("\n" + "=" * 80, 1)[0]
+    return {m[1]: m[2].strip() for m in _COMMENTED.finditer(own)}
