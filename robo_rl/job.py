@@ -30,10 +30,12 @@ def default_config(scene: str, mode: str | None = None, algorithm: str | None = 
     world = entry.config if mode is None else from_plain(entry.config, {"mode": mode}, "scene")
     by_algorithm = entry.training.get(getattr(world, "mode", ""), {})
     algorithm = algorithm or next(iter(by_algorithm), "ppo")
-    default, hints = recipe(algorithm).CONFIG, by_algorithm.get(algorithm, {})
+    module, hints = recipe(algorithm), by_algorithm.get(algorithm, {})
+    default, steps = module.CONFIG, getattr(module, "STEPS", RunConfig.steps)
     algo = {k: v for k, v in hints.items() if k in {f.name for f in dataclasses.fields(default)}}
     rest = {k: v for k, v in hints.items() if k not in algo}
-    config = RunConfig(scene=scene, algorithm=algorithm, algo=from_plain(default, algo, "algo"), scene_config=world)
+    algo = from_plain(default, algo, "algo")
+    config = RunConfig(scene=scene, algorithm=algorithm, steps=steps, algo=algo, scene_config=world)
     return from_plain(config, rest, f"hyper-parameters of {scene}")
 
 

@@ -83,17 +83,16 @@ def _episodes(env: Any, act: Law, noise: float, wobble: torch.Generator, card: D
         if not running.any():
             break
     # Time-major (T, N) -> the episodes one after the other.
-    by_episode = {name: torch.stack(values).movedim(0, 1).flatten(0, 1).numpy() for name, values in rows.items()}
-    mask = by_episode.pop("running")
-    steps = len(mask) // n
-    table = {name: np.ascontiguousarray(values[mask]) for name, values in by_episode.items()}
-    wish = table.pop("wish").astype(np.float32)
+    table: dict[str, Any] = {k: torch.stack(v).movedim(0, 1).flatten(0, 1).numpy() for k, v in rows.items()}
+    mask = table.pop("running")
+    numbers = np.repeat(np.arange(n, dtype=np.int64), len(mask) // n)
+    table = {name: np.ascontiguousarray(values[mask]) for name, values in table.items()}
+    wish, count = table.pop("wish"), int(mask.sum())
     table["action"] = np.clip(table["action"], -1.0, 1.0)
-    count = len(table["reward"])
     return DataSet(
         card,
-        **{k: v.astype(np.bool_ if v.dtype == np.bool_ else np.float32) for k, v in table.items()},
-        episode=np.repeat(np.arange(n), steps)[mask].astype(np.int64),
+        **table,
+        episode=numbers[mask],
         intervention=np.zeros(count, dtype=np.bool_),
         weight=np.ones(count, dtype=np.float32),
         extra={"wish": wish},

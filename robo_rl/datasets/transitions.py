@@ -89,7 +89,7 @@ class DataSet:
     def returns(self) -> NDArray[np.float64]:
         """Sum of rewards of each episode, in the order of the rows."""
         _, which = np.unique(self.episode, return_inverse=True)
-        return np.bincount(which, weights=self.reward)
+        return np.bincount(which, weights=self.reward).astype(np.float64)
 
 
 def card_of(spec: Any, **more: Any) -> DataCard:
@@ -258,9 +258,9 @@ def _read_card(folder: Path) -> tuple[DataCard, str]:
     differing = set(raw) ^ (known | {"schema", "transitions_sha256"})
     if differing:
         raise BadInput(f"{file}: keys missing or unknown: {', '.join(sorted(differing))}")
-    parts = {name: fields_from_json(raw[name]) for name in ("observation", "action")}
-    card = DataCard(**({k: raw[k] for k in known} | parts | {"sources": tuple(raw["sources"])}))
-    return card, str(raw["transitions_sha256"])
+    values: dict[str, Any] = {k: raw[k] for k in known} | {"sources": tuple(raw["sources"])}
+    values |= {name: fields_from_json(raw[name]) for name in ("observation", "action")}
+    return DataCard(**values), str(raw["transitions_sha256"])
 
 
 def _sha256(file: Path) -> str:

@@ -5,8 +5,8 @@ A recipe is a module with
 - `DATA`: whether it learns from recorded transitions (`--data DIR`): "none", "optional" or "required";
 - `check(config)`: raises BadInput with one line for settings that cannot work together;
 - `prepare(config, env, group, data)`: a `Trainee` made ready for a budget;
-and, where it can, `PROCESSES = True` (data-parallel over several processes) and `resolve(config)` (the matrix product
-to use here, and its gain).
+and, where it can, `PROCESSES = True` (data-parallel over several processes), `STEPS` (its usual budget) and
+`resolve(config)` (the matrix product to use here, and its gain).
 """
 
 import importlib
