@@ -43,8 +43,10 @@ class Options:
 class Raw(Protocol):
     """Messages that are CDR already."""
 
-    topics: Sequence[tuple[str, MessageType, tuple[Qos, ...], str]]
-    """Name, type, what its publishers offered, encoding."""
+    @property
+    def topics(self) -> Sequence[tuple[str, MessageType, tuple[Qos, ...], str]]:
+        """Name, type, what its publishers offered, encoding."""
+        ...
 
     def rows(self) -> Iterable[Row]:
         """The messages, by instant."""
@@ -146,7 +148,7 @@ def import_log(path: Path, out: Path | None = None, format: str = "", options: O
                 for topic in found.raw.topics:
                     writer.add_topic(*topic)
             for row in _by_time(tables, found.raw):
-                writer.write(row.topic, row.cdr, row.t_ns)
+                writer.write(row.topic, row.cdr, row.t_ns, row.publish_ns)
             counts = writer.counts
         aside.rename(out)
     finally:

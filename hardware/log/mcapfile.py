@@ -20,6 +20,8 @@ from hardware.errors import BadInput
 from hardware.log.metadata import FILE_NAME
 
 MAGIC = b"\x89MCAP0\r\n"
+MAX_CHUNK_BYTES = 1 << 30
+"""No chunk that claims to hold more is unpacked."""
 _FOOTER = struct.Struct("<BQQQI")  # opcode, length, summary_start, summary_offset_start, summary_crc
 _RECORD = struct.Struct("<BQ")  # opcode, length
 _MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log_time, publish_time
@@ -145,7 +147,10 @@ def _messages_of(
 ) -> Iterator[RawMessage]:
     try:
         stream.seek(chunk.chunk_start_offset + _RECORD.size)
-        unpacked, size = get_chunk_data_stream(Chunk.read(ReadDataStream(stream)), validate_crc=True)
+        packed = Chunk.read(ReadDataStream(stream))
+        if packed.uncompressed_size > MAX_CHUNK_BYTES:
+            raise ValueError("size")
+        unpacked, size = get_chunk_data_stream(packed, validate_crc=True)
         data = unpacked.read(size)
     except Exception as e:  # damaged bytes provoke errors of the library and of both decompressors
         what = "CRC" if isinstance(e, CRCValidationError) else type(e).__name__

@@ -50,6 +50,7 @@ class LogTopic:
     type: MessageType
     count: int
     qos: tuple[Qos, ...]
+    encoding: str = "cdr"
     channel_ids: list[set[int]] = field(default_factory=list)
     """Per file of the log."""
     problem: str = ""
@@ -293,7 +294,9 @@ def _topics(indexes: list[Index]) -> dict[str, LogTopic]:
                 text, digest = schema.data.decode("utf-8", "replace"), channel.metadata.get("topic_type_hash", "")
                 kind = MessageType(schema.name, text, schema.encoding, digest)
             offered = parse_qos(channel.metadata.get("offered_qos_profiles"))
-            topic = topics.setdefault(channel.topic, LogTopic(channel.topic, kind, 0, offered))
+            topic = topics.setdefault(
+                channel.topic, LogTopic(channel.topic, kind, 0, offered, channel.message_encoding)
+            )
             topic.channel_ids.extend(set() for _ in range(len(indexes) - len(topic.channel_ids)))
             topic.channel_ids[i].add(channel.id)
             topic.count += index.statistics.channel_message_counts.get(channel.id, 0)

@@ -27,6 +27,8 @@ class Row(NamedTuple):
     t_ns: int
     topic: str
     cdr: bytes
+    publish_ns: int | None = None
+    """When it was sent; None: when it was received."""
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardware.errors import BadInput
-from hardware.geometry import quat_from_matrix
 from hardware.log.imports import Imported, Options
 from hardware.log.named_arrays import picture_table
+from hardware.log.poses import pose_table
 from hardware.log.table import Column, Table, field_names, nanoseconds
 
 FORMAT = "plus"
 ABOUT = "PLUS image sequence"
 MAX_HEADER_BYTES = 1 << 30
 MAX_PIXELS = 1 << 32
-RIGID = 2e-3
-"""Largest deviation of R R^T from the identity that still is a rotation printed with six digits."""
 _FRAME = re.compile(r"Seq_Frame(\d{1,9})_(\w+)")
 
 
@@ -120,16 +118,10 @@ def _pose_table(
     matrix, t_ns = matrix[valid], t_ns[valid]
     child, _, parent = name.partition("To")
     topic = f"/plus/{field_names([f'{child}_to_{parent}'])[0]}"
-    rotation = matrix[:, :3, :3]
-    off = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(initial=0.0)
-    if off > RIGID or (len(matrix) and np.linalg.det(rotation).min() < 0):
+    table = pose_table(topic, parent, child, t_ns, matrix)
+    if not table.type:
         conversions.append(f"{name}: no rigid motion; kept as a matrix in mm")
-        return Table(topic, t_ns, {"matrix": Column(matrix.reshape(-1, 16), "mm", f"{name}Transform")})
-    quat_wxyz = quat_from_matrix(rotation)
-    columns = {f"transform.translation.{a}": Column(matrix[:, i, 3] * 1e-3, "m") for i, a in enumerate("xyz")}
-    columns |= {f"transform.rotation.{a}": Column(quat_wxyz[:, i], "1") for i, a in enumerate("wxyz")}
-    constants = {"header.frame_id": parent, "child_frame_id": child}
-    return Table(topic, t_ns, columns, "geometry_msgs/msg/TransformStamped", constants)
+    return table
 
 
 def _pixels(path: Path, header: dict[str, str], raw: bytes, at: int, count: int) -> NDArray[Any] | None:
