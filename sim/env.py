@@ -4,7 +4,7 @@ A task owns the world's physics; this class owns what is the same for every task
 task's tensors (planes), on the first axis of everything that leaves the environment (rows).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -70,11 +70,14 @@ class Task(Protocol):
 class BatchEnv:
     """A VecEnv over a Task."""
 
-    def __init__(self, task: Task, *, seed: int = 0, engine: Engine = "eager") -> None:
+    def __init__(self, task: Task, *, seed: int = 0, engine: Engine = "eager", differentiable: bool = False) -> None:
         self.task, self.spec = task, task.spec
         self.num_envs, self.device = task.num_envs, task.device
         self.interface = task.interface
         """Action and observation layout; an environment and an exporter share it."""
+        self.differentiable = differentiable
+        """Whether steps are recorded for gradients (where torch records at all): observations, rewards and states then
+        depend on earlier actions until `detach` cuts them off. The task's functions must replace its planes."""
         self.episode_steps = round(task.spec.episode_s * task.spec.rate_hz)
         self._dt_s = 1.0 / task.spec.rate_hz
         self._generator = torch.Generator(device=self.device)
@@ -82,7 +85,11 @@ class BatchEnv:
         self._limits = task.interface.mode.limits.on(like)
         self._scale = torch.tensor([f.scale for f in task.interface.action], device=self.device)
         self._start = task.interface.start((self.num_envs,), like)
+        if (first := getattr(task, "start_command", None)) is not None:
+            self._start = self._start._replace(command=first.expand_as(self._start.command).clone())
         self._memory = self._start
+        self.boundary: Callable[..., tuple[Tensor, ...]] | None = None
+        """What tensors (N, K) that carry gradients pass through after every step, for instance to bound adjoints."""
         self._groups = [*task.interface.group_sizes, "critic"]
         # Numbers of rows change with every end of an episode, and torch.compile would start anew for each.
         self._watch = prepared(self._watch_flat, "traced" if engine == "compiled" else engine)
@@ -106,12 +113,40 @@ class BatchEnv:
         return self._memory.command
 
     def stagger(self) -> None:
-        """Spreads the first time-outs evenly over an episode, so that environments do not end in step."""
-        self.age = torch.randint(0, self.episode_steps, (self.num_envs,), generator=self._generator, device=self.device)
+        """Spreads the first time-outs evenly over an episode, so that environments do not end in step.
 
-    @torch.no_grad()
+        A task whose state belongs to a time of the episode has a method `stagger(age, generator)` that moves it there.
+        """
+        self.age = torch.randint(0, self.episode_steps, (self.num_envs,), generator=self._generator, device=self.device)
+        if move := getattr(self.task, "stagger", None):
+            move(self.age, self._generator)
+
+    def detach(self) -> None:
+        """Cuts all gradients off the past: what comes depends on the present state as on a constant."""
+        self.task.state |= {name: plane.detach() for name, plane in self.task.state.items()}
+        m = self._memory
+        past = {name: value.detach() for name, value in m.past.items()}
+        self._memory = Memory(m.command.detach(), past, m.fresh)
+
+    def _pass(self, change: Callable[..., tuple[Tensor, ...]]) -> None:
+        """Replaces the evolving tensors that carry gradients, as rows (N, K), by what a function makes of them."""
+        n, state, m = self.num_envs, self.task.state, self._memory
+        kept = {"": m.command, **m.past}
+        names, moving = ([k for k, v in d.items() if v.requires_grad] for d in (state, kept))
+        rows = [state[k].movedim(-1, 0).reshape(n, -1) for k in names] + [kept[k].reshape(n, -1) for k in moving]
+        changed = change(*rows) if rows else ()
+        for k, v in zip(names, changed[: len(names)], strict=True):
+            state[k] = v.reshape(n, *state[k].shape[:-1]).movedim(0, -1)
+        for k, v in zip(moving, changed[len(names) :], strict=True):
+            kept[k] = v.reshape(kept[k].shape)
+        self._memory = Memory(kept.pop(""), kept, m.fresh)
+
     def step(self, action: Tensor) -> Step:
         """Applies actions (N, A) in -1..1; episodes that end start anew in the same step."""
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+            return self._step(action)
+
+    def _step(self, action: Tensor) -> Step:
         if action.shape != (self.num_envs, self.interface.action_size):
             raise BadInput(
                 f"action has shape {tuple(action.shape)}; expected ({self.num_envs}, {self.interface.action_size})"
@@ -120,6 +155,8 @@ class BatchEnv:
         sent = limit_command(self.interface.command(action), last, self._limits, self._dt_s)
         self._memory = self.interface.remember(self._memory, sent)
         self.task.advance(sent, self._generator)
+        if self.boundary is not None and torch.is_grad_enabled():
+            self._pass(self.boundary)
         self.age = self.age + 1
         offset = self._start.command
         verdict = self.task.judge((sent - offset) / self._scale, (last - offset) / self._scale, self.age)

@@ -89,7 +89,7 @@ def test_steps_have_the_declared_shapes_and_types(scene: str, mode: str, family:
             assert value.shape == (n,)
         assert step.terminated.dtype == step.truncated.dtype == torch.bool
         assert not (step.terminated & step.truncated).any()
-        assert {"distance", "crash", "success"} <= step.metrics.keys()
+        assert "success" in step.metrics
 
 
 @pytest.mark.parametrize(("scene", "mode"), CASES)

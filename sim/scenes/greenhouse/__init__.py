@@ -1,0 +1,1 @@
+"""Greenhouses with lettuce on real and made-up weather."""

@@ -1,0 +1,88 @@
+"""`greenhouse/lettuce`: what the task shows, takes, rewards and calls success; and where to find its parts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from controllers.interface import Field
+from hardware.errors import BadInput
+from sim.env import BatchEnv
+from sim.param import Param
+from sim.randomization import Family
+from sim.ranges import read_ranges
+from sim.registry import SceneEntry
+from sim.scenes.greenhouse.baseline import lettuce_baseline
+from sim.scenes.greenhouse.config import LEAKS, LettuceConfig
+from sim.scenes.greenhouse.lettuce import LettuceTask
+from sim.spec import SceneSpec
+
+RANGES = read_ranges(Path(__file__).with_name("ranges.toml"))
+
+ACTION = (
+    Field("co2_injection", "co2_injection", 1, "mg/m^2/s", offset=0.6, scale=0.6),
+    Field("ventilation", "ventilation", 1, "mm/s", offset=3.75, scale=3.75),
+    Field("heating", "heating", 1, "W/m^2", offset=75.0, scale=75.0),
+)
+"""Positions of the actuators; the guard lets each move by 10 % of its maximum in half an hour."""
+
+
+def make_spec(config: LettuceConfig) -> SceneSpec:
+    """The contract of the task under this configuration."""
+    if config.mode != "direct":
+        raise BadInput(f"greenhouse/lettuce has no action for mode '{config.mode}'; modes: direct")
+    return SceneSpec(
+        id="greenhouse/lettuce",
+        summary=RANGES.tasks["lettuce"]["summary"],
+        robot="greenhouse_plc",
+        mode=config.mode,
+        params=_params(config),
+        observation=_observation(config),
+        action=ACTION,
+        rate_hz=1.0 / config.step_s,
+        episode_s=config.season_steps * config.step_s,
+        rewards={"profit": 1.0, "penalty": -1.0},
+        terminations=("harvest",),
+        success=f"a season's return (profit minus penalties) of at least {config.success_return:g} EUR/m2",
+    )
+
+
+def _params(config: LettuceConfig) -> dict[str, Param]:
+    """The scene's parameters with the presets of leakage and cultivar."""
+    return {**RANGES.params, "leak": replace(RANGES.params["leak"], nominal=LEAKS[config.leak])}
+
+
+def _observation(config: LettuceConfig) -> tuple[Field, ...]:
+    weather = (
+        Field("outdoor", "outdoor", 5, "W/m^2, degC, 1, ppm, m/s", clip=2000.0)
+        if config.forecast == "none"
+        else Field("forecast", "forecast", 52, "W/m^2, degC, 1, ppm", clip=2000.0)
+    )
+    return (
+        Field("temperature", "air_temperature", 1, "degC", offset=15.0, scale=0.1, clip=5.0),
+        Field("humidity", "relative_humidity", 1, "1", offset=0.8, scale=5.0, clip=5.0),
+        Field("co2", "co2", 1, "ppm", offset=800.0, scale=0.0025, clip=5.0),
+        Field("crop", "crop_dry_weight", 1, "kg/m^2", scale=10.0, clip=10.0),
+        Field("season", "season", 3, "1", clip=1.0),
+        Field("command", "command", 3, "1", clip=1.0),
+        weather,
+    )
+
+
+def make_lettuce(
+    num_envs: int, *, family: Family, seed: int, device: str | torch.device, config: LettuceConfig
+) -> BatchEnv:
+    """N greenhouses."""
+    task = LettuceTask(num_envs, spec=make_spec(config), config=config, family=family, device=device)
+    return BatchEnv(task, seed=seed, engine=config.engine, differentiable=True)
+
+
+TASKS = {
+    "lettuce": SceneEntry(
+        config=LettuceConfig(),
+        spec=make_spec,
+        make=make_lettuce,
+        baseline=lettuce_baseline,
+        training={"direct": {"ppo": {"num_envs": 256}}},
+    )
+}

@@ -1,0 +1,1 @@
+"""Outdoor weather: canonical series, readers, a generator, and which years serve for what."""
