@@ -34,6 +34,9 @@ class SceneEntry:
     """open_loop(num, *, mode, config) -> sim.replay.OpenLoop: nominal worlds driven by a log's commands."""
     plant: Callable[..., Any] | None = None
     """plant(num_robots, *, family, seed, config) -> hardware.plant.Plant, for an emulator."""
+    logged_reward: Callable[..., Any] | None = None
+    """logged_reward(before, after, goal, *, action, last_action, config) -> (T,): what the scene pays for recorded
+    steps; signals and goals by name as (T, k) arrays, actions (T, A) as sent."""
 
 
 def scene_ids() -> list[str]:

@@ -1,7 +1,9 @@
 """`quadrotor/hover`: what the task shows, takes, rewards and calls success; and where to find its parts."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +16,7 @@ from sim.ranges import read_ranges
 from sim.registry import SceneEntry
 from sim.scenes.quadrotor.baseline import hover_baseline
 from sim.scenes.quadrotor.hover import GOAL, HoverConfig, HoverTask
+from sim.scenes.quadrotor.logged import hover_reward
 from sim.scenes.quadrotor.openloop import OpenLoopDrones
 from sim.spec import SceneSpec
 
@@ -112,6 +115,16 @@ def open_loop(num: int, *, mode: str, config: HoverConfig) -> OpenLoopDrones:
     return OpenLoopDrones(HoverTask(num, spec=spec, config=config, family="nominal"), spec)
 
 
+def logged_reward(
+    before: Mapping[str, Any], after: Mapping[str, Any], goal: Mapping[str, Any], *, config: HoverConfig, **sent: Any
+) -> Any:
+    """Rewards (T,) of recorded steps; see SceneEntry.logged_reward."""
+    config = replace(config, engine="eager")
+    spec = make_spec(config)
+    task = HoverTask(len(sent["action"]), spec=spec, config=config, family="nominal")
+    return hover_reward(task, spec, after, goal, sent["action"], sent["last_action"])
+
+
 _ROLLOUTS = {"num_envs": 1024, "processes": 2, "minibatches": 16}
 TRAINING = {
     "attitude_thrust": {
@@ -135,5 +148,6 @@ TASKS = {
         plant=hover_plant,
         track=track,
         open_loop=open_loop,
+        logged_reward=logged_reward,
     )
 }
