@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "emulate": "serve an emulated robot that speaks the real protocol",
     "deploy": "run a policy on an emulated, real or replayed robot",
     "log": "record, inspect, play, recover or export recordings",
+    "dataset": "turn annotated logs, or simulated episodes, into transitions to learn from",
     "replay": "run a log through a policy or a simulator",
     "launch": "run a launch file",
     "bench": "measure speed on this machine",
@@ -170,10 +171,13 @@ def _strict(value: Any) -> Any:
     return [_strict(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
+_EXTRAS = {"cflib": "crazyflie", "pyulog": "export", "h5py": "export", "pyarrow": "export"}
+
+
 def _extra_of(package: str) -> str:
     root = package.split(".")[0]
-    if root in ("cflib",):
-        return "crazyflie"
+    if root in _EXTRAS:
+        return _EXTRAS[root]
     return "ros2" if root in ("rclpy", "std_msgs", "nav_msgs", "geometry_msgs", "diagnostic_msgs") else "train"
 
 

@@ -28,6 +28,6 @@ def hover_reward(
     rotor = np.full((len(action), 4), spec.action[-1].offset)  # the reward does not look at them
     planes = np.concatenate([position, *(after[n] for n in names), rotor], axis=1).T
     task.state["body"] = torch.tensor(planes, dtype=torch.float32).contiguous()
-    change = (torch.tensor(a, dtype=torch.float32) for a in (action, last_action))
-    verdict = task.judge(*change, torch.zeros(len(action), dtype=torch.long))
+    now, before = (torch.tensor(a, dtype=torch.float32) for a in (action, last_action))
+    verdict = task.judge(now, before, torch.zeros(len(action), dtype=torch.long))
     return verdict.reward.double().numpy()
