@@ -1,7 +1,13 @@
-"""Export a run's policy again, from its newest checkpoint."""
+"""Export a run's policy again, from its newest checkpoint; or turn a policy into C for a microcontroller.
+
+With --c DIR the policy, of a run or of a file, is also written as C99 without heap or library: policy.h, policy.c, and
+policy_check.c, which replays the policy's own probes. Where gcc, arm-none-eabi-gcc and qemu-system-arm are installed,
+it is compiled and run with them, and its size, stack and instructions per decision are reported.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -12,32 +18,64 @@ from robo_rl.cli import Outcome
 class Args:
     """Arguments of `robo-rl export`."""
 
-    run: Positional[Path]
-    """Run directory."""
+    run: Positional[str]
+    """Run directory; with --c also a .onnx file or zoo:NAME."""
     out: Path | None = None
-    """File to write (default: RUN/policy.onnx)."""
+    """Policy file to write (default: RUN/policy.onnx)."""
+    c: Path | None = None
+    """Directory for the policy as C."""
 
 
 def run(args: Args) -> Outcome:
-    """Writes the policy file; the result is its contract card."""
+    """Writes the files; the result is the policy's contract card, with the C code's figures under `c`."""
     import json
 
     from controllers.artifact import PolicyArtifact
+    from robo_rl.zoo import resolve
+
+    result: dict[str, Any] = {}
+    if args.c is None or args.out is not None or Path(args.run).is_dir():
+        path = _export(args, result)
+    else:
+        path = resolve(args.run)
+    artifact = PolicyArtifact.load(path)
+    result = json.loads(artifact.card.to_json()) | {"policy": str(path)} | result
+    if args.c is not None:
+        result["c"] = _write_c(artifact, args.c)
+    return Outcome(result)
+
+
+def _export(args: Args, result: dict[str, Any]) -> Path:
     from robo_rl import job, runs
     from robo_rl.config import read_yaml
     from robo_rl.distributed import Group
 
-    folder = runs.open_run(args.run)
+    folder = runs.open_run(Path(args.run))
     config = job.config_of(read_yaml(folder.config))
     trainee, steps = job.start(config, Group(0, config.processes), folder.checkpoints)
     path = args.out or folder.policy
     command = runs.read_json(folder.meta).get("argv") or runs.command_line()
     path.parent.mkdir(parents=True, exist_ok=True)
-    difference = job.export(config, trainee, path, command)
+    difference = result["export_difference"] = job.export(config, trainee, path, command)
     evaluation = runs.read_json(folder.evaluation)
     done = runs.read_json(folder.done)
     if evaluation and done.get("env_steps") == steps:  # it was made of this very checkpoint
         job.write_evaluation_into(path, evaluation)
-    card = json.loads(PolicyArtifact.load(path).card.to_json())
     print(f"{path}: {config.scene}, {steps:,} steps; differs from torch by at most {difference:.1g} (action units)")
-    return Outcome(card | {"policy": str(path), "export_difference": difference})
+    return path
+
+
+def _write_c(artifact: Any, folder: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from robo_rl.export_c.report import report
+    from robo_rl.export_c.source import FILES, write_c
+
+    footprint = write_c(artifact, folder)
+    print(f"{folder}: {', '.join(FILES)}; {footprint.parameters} constants, {footprint.buffer_bytes} bytes of buffer")
+    figures = report(folder)
+    for machine, found in figures.items():
+        print(f"  {machine}: {', '.join(f'{name} {value}' for name, value in found.items())}")
+    if not figures:
+        print("  not compiled: neither gcc nor arm-none-eabi-gcc is installed")
+    return asdict(footprint) | {"folder": str(folder)} | figures

@@ -9,9 +9,11 @@ import yaml
 
 from controllers.artifact import PolicyArtifact
 from robo_rl.cli import main
+from sim.registry import scene_ids
 
 TINY = ["--num-envs", "32", "--algo.rollout-steps", "8", "--algo.minibatches", "2", "--algo.epochs", "1"]
 STEPS = 32 * 8
+SCENES = ", ".join(scene_ids())
 
 
 def command(*words: object, expect: int = 0) -> None:
@@ -152,15 +154,15 @@ def test_bench_prints_rates_beside_the_load(tmp_path: Path, capsys: pytest.Captu
     ("words", "message"),
     [
         (["bench", "absent"], "scene 'absent' not found"),
-        (["train", "quadrotor/hovr"], "scene 'quadrotor/hovr' not found; known: quadrotor/hover"),
-        (["train"], "no scene given; scenes: quadrotor/hover"),
-        (["train", "quadrotor/hover", "--algo", "sac"], "algorithm 'sac' not found; known: ppo"),
+        (["train", "quadrotor/hovr"], f"scene 'quadrotor/hovr' not found; known: {SCENES}"),
+        (["train"], f"no scene given; scenes: {SCENES}"),
+        (["train", "quadrotor/hover", "--algo", "magic"], "algorithm 'magic' not found; known: "),
         (["train", "quadrotor/hover", "--data", "x"], "takes no data"),
         (["train", "quadrotor/hover", "--num-envs", "0"], "num_envs = 0; expected at least 1"),
         (["train", "quadrotor/hover", "--scene.mode", "x"], "scene.mode = 'x'; expected one of attitude_thrust"),
         (["train", "quadrotor/hover", "--minutes", "0"], "--minutes 0: expected more than 0"),
         (["train", "quadrotor/hover", "--minutes", "nan"], "--minutes nan: expected more than 0"),
-        (["train", "--num-envs", "64", "wrong/scene"], "scene 'wrong/scene' not found; known: quadrotor/hover"),
+        (["train", "--num-envs", "64", "wrong/scene"], f"scene 'wrong/scene' not found; known: {SCENES}"),
         (["train", "quadrotor/hover", "--seed", "-1"], "seed = -1; expected at least 0"),
         (["train", "quadrotor/hover", "--device", "abacus"], "device 'abacus' not known; expected cpu, cuda"),
         (["train", "quadrotor/hover", "--device", "cuda:99"], "device 'cuda:99': torch finds"),
