@@ -13,10 +13,10 @@ WORKERS ?= 2
 
 # Where ROS 2 comes from the system (its set-up is sourced), the environment sees it and the wheels stay out.
 ifdef AMENT_PREFIX_PATH
-EXTRAS ?= train,crazyflie,dev
+EXTRAS ?= train,crazyflie,annotate,greenhouse,identify,export,dev
 VENV_FLAGS ?= --system-site-packages
 else
-EXTRAS ?= train,ros2,crazyflie,dev
+EXTRAS ?= train,ros2,crazyflie,annotate,greenhouse,identify,export,dev
 VENV_FLAGS ?=
 endif
 
@@ -60,7 +60,7 @@ bench: $(STAMP) ## figures of this machine
 
 constraints: ## writes constraints.txt anew from a fresh environment
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
-	@build/constraints/bin/python -m pip install --quiet "torch==2.13.0" -e ".[train,ros2,crazyflie,dev]"
+	@build/constraints/bin/python -m pip install --quiet "torch==2.13.0" -e ".[$(EXTRAS)]"
 	@{ sed -n '/^#/p' constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable \
 	  | sed -E '/^#/d; s/\+cpu$$//' | sort -f; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/constraints

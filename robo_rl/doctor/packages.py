@@ -50,7 +50,7 @@ def constraints() -> Check:
     others = [f"{n} {v} (tested: {pins[n]})" for n, v in _installed().items() if n in pins and v != pins[n]]
     if others:
         shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        mend = f"{sys.executable} -m pip install -c constraints.txt -e '.[train,ros2,crazyflie,dev]'  # in {root}"
+        mend = f"make -B install  # in {root}"
         return Check("versions", False, shown, mend)
     return Check("versions", True, "all as in constraints.txt")
 
