@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "deploy": "run a policy on an emulated, real or replayed robot",
     "log": "record, inspect, play, recover or export recordings",
     "dataset": "turn annotated logs, or simulated episodes, into transitions to learn from",
+    "annotate": "mark a log in a browser",
     "replay": "run a log through a policy or a simulator",
     "launch": "run a launch file",
     "bench": "measure speed on this machine",

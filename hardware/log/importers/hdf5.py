@@ -14,6 +14,9 @@ FORMAT = "hdf5"
 ABOUT = "HDF5 file"
 MAX_BYTES = 8 << 30
 """Of all data sets together, unpacked."""
+MAX_RATIO = 100
+"""Data sets of more than `BOMB_BYTES` that are packed better than this are taken for bombs."""
+BOMB_BYTES = 1 << 28
 MAX_SETS = 100_000
 
 
@@ -75,7 +78,7 @@ def _array(path: Path, name: str, item: Any, before: int) -> NDArray[Any] | None
     if item.shape is None or item.dtype.kind not in "biufSO" or item.ndim == 0:
         return None
     stored = item.id.get_storage_size()
-    if before + item.nbytes > MAX_BYTES or (item.nbytes > (1 << 24) and item.nbytes > 4000 * max(stored, 1)):
+    if before + item.nbytes > MAX_BYTES or item.nbytes > max(MAX_RATIO * stored, BOMB_BYTES):
         raise BadInput(f"{path}: {name} claims {item.nbytes} bytes out of {stored}; it is not unpacked")
     if item.dtype.kind == "O":
         if h5py.check_string_dtype(item.dtype) is None or item.ndim != 1:

@@ -16,8 +16,9 @@ FORMAT = "npz"
 ABOUT = "NumPy archive"
 MAX_BYTES = 8 << 30
 """Of all arrays together, unpacked."""
-MAX_RATIO = 1100
-"""Deflate packs no further than 1032 : 1."""
+MAX_RATIO = 100
+"""Recordings of more than `BOMB_BYTES` that are packed better than this are taken for bombs."""
+BOMB_BYTES = 1 << 28
 MAX_ENTRIES = 10_000
 
 
@@ -41,7 +42,7 @@ def _arrays(path: Path, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     members = archive.infolist()
     total = sum(i.file_size for i in members)
     packed = sum(i.compress_size for i in members)
-    if len(members) > MAX_ENTRIES or total > MAX_BYTES or total > MAX_RATIO * packed + 1024:
+    if len(members) > MAX_ENTRIES or total > MAX_BYTES or total > max(MAX_RATIO * packed, BOMB_BYTES):
         raise BadInput(f"{path}: claims {total} bytes in {len(members)} arrays out of {packed}; it is not unpacked")
     arrays = {}
     for info in members:

@@ -35,14 +35,15 @@ def load(path: Path, options: Options) -> Imported:
     """Each message type becomes `/px4/<name>` (further instances `_1`, …), on the autopilot's own clock."""
     from pyulog import ULog
 
-    if not recognises(path, path.open("rb").read(len(MAGIC))):
-        raise BadInput(f"{path}: not a {ABOUT}")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said):
-            log = ULog(str(path))
-    except Exception as e:  # damaged bytes provoke any error inside the library
-        raise BadInput(f"{path}: not a whole {ABOUT} ({type(e).__name__})") from e
+    with path.open("rb") as stream:
+        if not recognises(path, stream.read(len(MAGIC))):
+            raise BadInput(f"{path}: not a {ABOUT}")
+        stream.seek(0)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it reports damage there
+                log = ULog(stream)
+        except Exception as e:  # damaged bytes provoke any error inside the library
+            raise BadInput(f"{path}: not a whole {ABOUT} ({type(e).__name__})") from e
     if log.file_corruption:
         raise BadInput(f"{path}: not a whole {ABOUT}: it is damaged")
     conversions = ["clock: time since the autopilot started, us", "units: from the ends of PX4's field names"]
