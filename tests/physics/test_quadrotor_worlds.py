@@ -206,3 +206,17 @@ def test_low_battery_bounds_the_thrust() -> None:
     for _ in range(60):
         env.step(torch.ones(1, 4))
     assert env.task.state["body"][13:17].max().item() == pytest.approx(0.11278918 / 0.12, abs=1e-3)
+
+
+def test_drones_behind_an_emulator_rise_under_thrust_and_stand_on_the_floor_without() -> None:
+    entry = scene_entry("quadrotor/hover")
+    assert entry.plant is not None
+    plant = entry.plant(2, family="train", seed=1, config=entry.config)
+    rest = plant.signals()["position_world"].copy()
+    for _ in range(500):
+        plant.step(np.full((2, 4), 0.95), 0.002)
+    assert (plant.signals()["position_world"][:, 2] > rest[:, 2] + 0.3).all()
+    plant.reset(1)
+    for _ in range(500):
+        plant.step(np.zeros((2, 4)), 0.002)
+    assert np.allclose(plant.signals()["position_world"][1], rest[1]), "a stopped drone stays on the floor"

@@ -1,5 +1,6 @@
 """`greenhouse/lettuce`: what the task shows, takes, rewards and calls success; and where to find its parts."""
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from controllers.interface import Field
 from hardware.errors import BadInput
+from sim.emulate import ScenePlant
 from sim.env import BatchEnv
 from sim.param import Param
 from sim.randomization import Family
@@ -15,9 +17,13 @@ from sim.registry import SceneEntry
 from sim.scenes.greenhouse.baseline import lettuce_baseline
 from sim.scenes.greenhouse.config import LEAKS, LettuceConfig
 from sim.scenes.greenhouse.lettuce import LettuceTask
+from sim.scenes.greenhouse.openloop import OpenLoopHouses
+from sim.scenes.greenhouse.plant import GreenhouseWorld
 from sim.spec import SceneSpec
 
 RANGES = read_ranges(Path(__file__).with_name("ranges.toml"))
+CULTIVARS = tomllib.loads(Path(__file__).with_name("cultivars.toml").read_text())
+"""Name -> `reference` and `factors` on the crop's coefficients."""
 
 ACTION = (
     Field("co2_injection", "co2_injection", 1, "mg/m^2/s", offset=0.6, scale=0.6),
@@ -48,8 +54,14 @@ def make_spec(config: LettuceConfig) -> SceneSpec:
 
 
 def _params(config: LettuceConfig) -> dict[str, Param]:
-    """The scene's parameters with the presets of leakage and cultivar."""
-    return {**RANGES.params, "leak": replace(RANGES.params["leak"], nominal=LEAKS[config.leak])}
+    """The scene's parameters with the presets of leakage and cultivar; raises BadInput for an unknown one."""
+    for name, known in (("leak", LEAKS), ("cultivar", CULTIVARS)):
+        if getattr(config, name) not in known:
+            raise BadInput(f"{name} '{getattr(config, name)}' not found; known: {', '.join(known)}")
+    params = {**RANGES.params, "leak": replace(RANGES.params["leak"], nominal=LEAKS[config.leak])}
+    for name, factor in CULTIVARS[config.cultivar]["factors"].items():
+        params[name] = replace(params[name], nominal=factor * params[name].nominal)
+    return params
 
 
 def _observation(config: LettuceConfig) -> tuple[Field, ...]:
@@ -77,6 +89,19 @@ def make_lettuce(
     return BatchEnv(task, seed=seed, engine=config.engine, differentiable=True)
 
 
+def lettuce_plant(num_robots: int, *, family: Family, seed: int, config: LettuceConfig) -> ScenePlant:
+    """The world of `num_robots` emulated PLCs, drawn from a family; freshly planted."""
+    task = LettuceTask(num_robots, spec=make_spec(config), config=config, family=family)
+    task.restart(None, torch.Generator().manual_seed(seed))
+    return ScenePlant(GreenhouseWorld(task))
+
+
+def open_loop(num: int, *, mode: str, config: LettuceConfig) -> OpenLoopHouses:
+    """N nominal greenhouses for a log of commands; raises BadInput for a mode that the scene does not have."""
+    config = replace(config, mode=mode)
+    return OpenLoopHouses(LettuceTask(num, spec=make_spec(config), config=config, family="nominal"))
+
+
 TASKS = {
     "lettuce": SceneEntry(
         config=LettuceConfig(),
@@ -84,5 +109,7 @@ TASKS = {
         make=make_lettuce,
         baseline=lettuce_baseline,
         training={"direct": {"ppo": {"num_envs": 256}}},
+        plant=lettuce_plant,
+        open_loop=open_loop,
     )
 }
