@@ -41,7 +41,7 @@ class IqlConfig:
     tau: float = 0.005
     """Share of the newest critics that enters their slowly moving copies per gradient step."""
     reward_scale: float = 0.0
-    """Factor on rewards; 0 is one over their standard deviation in the data."""
+    """Factor on rewards; 0 is one over their spread in the data."""
     batch: int = 256
     """Rows per gradient step."""
     learning_rate: float = 3e-4

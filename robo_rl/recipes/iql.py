@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from hardware.errors import BadInput
 from robo_rl import fast_linear
 from robo_rl.algorithms.iql import IqlConfig, IqlLearner
@@ -21,9 +24,7 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     """Networks, and the rows with scaled rewards."""
     a: IqlConfig = config.algo
     table, norm = normalised(open_data(config, env, data), a.obs_clip, config.device)
-    spread = float(table.reward.std(correction=0))
-    scale = a.reward_scale or (1.0 / spread if spread > 0.0 else 1.0)
-    table = table._replace(reward=scale * table.reward)
+    table = table._replace(reward=table.reward * (a.reward_scale or 1.0 / spread(table.reward)))
     _, linear, _ = fast_linear.choose(config.linear, a.batch, a.hidden, config.device)
     learner = IqlLearner(
         a, table.obs.shape[1], table.action.shape[1], seed=config.seed, device=config.device, linear=linear
@@ -31,6 +32,14 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     return Offline(
         learner, table, norm, batch=a.batch, every=a.report_every, anneal_steps=a.anneal_steps, seed=config.seed
     )
+
+
+def spread(reward: Tensor) -> float:
+    """How far rewards differ: the range of their middle half over that of a standard normal distribution, which a few
+    wrong ones do not move; the standard deviation where half of them are equal, as sparse ones are."""
+    quarter, three = torch.quantile(reward[:: 1 + len(reward) // 1_000_000], torch.tensor([0.25, 0.75]).to(reward))
+    middle = float(three - quarter) / 1.349
+    return middle or float(reward.std(correction=0)) or 1.0
 
 
 def check(config: RunConfig) -> None:
