@@ -1,6 +1,7 @@
 """What a training run is made of, as frozen dataclasses: importable, printable and dumped as YAML without torch."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -112,6 +113,22 @@ def check(config: RunConfig) -> None:
         raise BadInput(f"linear = '{config.linear}'; expected auto, torch or onednn")
     if config.num_envs % config.processes:
         raise BadInput(f"num_envs = {config.num_envs} is not divisible by processes = {config.processes}")
+
+
+def check_numbers(algo: Any) -> None:
+    """Raises BadInput for hyper-parameters that are negative, infinite or no number; flags are left alone."""
+    for field in dataclasses.fields(algo):
+        value = getattr(algo, field.name)
+        if isinstance(value, float) and not 0.0 <= value < math.inf:  # NaN fails too
+            raise BadInput(f"algo.{field.name} = {value}; expected a finite number, at least 0")
+
+
+def check_network(hidden: tuple[int, ...], activation: str) -> None:
+    """Raises BadInput for widths or a nonlinearity that make no network."""
+    if min(hidden, default=1) < 1:
+        raise BadInput(f"algo.hidden = {hidden}; expected widths of at least 1")
+    if activation not in ACTIVATIONS:
+        raise BadInput(f"algo.activation = '{activation}'; expected one of {', '.join(ACTIVATIONS)}")
 
 
 def fixed_part(plain: Mapping[str, Any]) -> dict[str, Any]:

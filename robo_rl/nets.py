@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hardware.errors import NotFoundError
+from robo_rl.config import ACTIVATIONS
 from robo_rl.fast_linear import LinearFn, fast_linear
 from robo_rl.fused_mlp import fused_mlp
 
@@ -33,8 +34,8 @@ class MLP(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if activation not in ("elu", "relu", "tanh"):
-            raise NotFoundError("activation", activation, ("elu", "relu", "tanh"))
+        if activation not in ACTIVATIONS:
+            raise NotFoundError("activation", activation, ACTIVATIONS)
         self.activation, self.linear, self.layer_norm = activation, linear, layer_norm
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()

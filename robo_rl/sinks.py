@@ -36,10 +36,10 @@ class CsvSink:
                 reader = csv.DictReader(f)
                 self._names = list(reader.fieldnames or [])
                 keep = [row for row in reader if int(row["env_steps"]) <= resumed_at]
-        self._file = path.open("w", newline="")
-        if self._names:
-            self._file.write(_lines(self._names, keep, header=True))
-            self._file.flush()  # what was measured before must not wait for the next checkpoint
+        aside = path.with_name(path.name + ".tmp")
+        aside.write_text(_lines(self._names, keep, header=True) if self._names else "", newline="")
+        aside.replace(path)  # what was measured before is on the disk at every instant
+        self._file = path.open("a", newline="")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a row; the first decides the columns. Eight significant digits; empty where not a number."""

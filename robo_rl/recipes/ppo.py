@@ -1,6 +1,5 @@
 """Proximal policy optimisation: collect a rollout, estimate advantages, learn from it."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import nn
 
 from hardware.errors import BadInput
 from robo_rl import fast_linear
-from robo_rl.config import ACTIVATIONS, PPOConfig, RunConfig
+from robo_rl.config import PPOConfig, RunConfig, check_network, check_numbers
 from robo_rl.distributed import Group
 from robo_rl.learner import Learner
 from robo_rl.norm import RunningNorm
@@ -134,20 +133,14 @@ def check(config: RunConfig) -> None:
     for name in ("rollout_steps", "epochs", "minibatches"):
         if getattr(a, name) < 1:
             raise BadInput(f"algo.{name} = {getattr(a, name)}; expected at least 1")
-    for field in dataclasses.fields(a):
-        value = getattr(a, field.name)
-        if isinstance(value, float) and not 0.0 <= value < math.inf:  # NaN fails too
-            raise BadInput(f"algo.{field.name} = {value}; expected a finite number, at least 0")
+    check_numbers(a)
+    check_network(a.hidden, a.activation)
     if not a.gamma <= 1.0 or not a.gae_lambda <= 1.0 or not a.ema < 1.0:
         raise BadInput("algo.gamma and algo.gae_lambda lie in 0..1, algo.ema in 0..1 without 1")
     if a.std_floor == 0.0 or a.init_std < a.std_floor:
         raise BadInput(
             f"algo.init_std = {a.init_std} lies below algo.std_floor = {a.std_floor}, or that is not positive"
         )
-    if min(a.hidden, default=1) < 1:
-        raise BadInput(f"algo.hidden = {a.hidden}; expected widths of at least 1")
-    if a.activation not in ACTIVATIONS:
-        raise BadInput(f"algo.activation = '{a.activation}'; expected one of {', '.join(ACTIVATIONS)}")
     rows = config.num_envs // config.processes * a.rollout_steps
     if rows % a.minibatches:
         raise BadInput(f"{rows} rows per rollout are not divisible by algo.minibatches = {a.minibatches}")
