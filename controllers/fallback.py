@@ -18,6 +18,9 @@ Signals = Mapping[str, NDArray[np.float64]]
 class Fallback(Protocol):
     """A law with memory, in one command mode."""
 
+    mode: str
+    """The mode of its commands: the policy's, where it can be blended into the policy's command."""
+
     def start(self, state: Signals) -> None:
         """Begins at a measured state."""
         ...
@@ -35,6 +38,7 @@ class GeometricHold:
     """Geometric tracking with its disturbance observer, for quadrotors; see `controllers.geometric`."""
 
     def __init__(self, robot: RobotSpec, mode: str) -> None:
+        self.mode = mode
         self._law = {"attitude_thrust": geometric.attitude_thrust, "rotor_thrust": geometric.rotor_thrust}[mode]
         self._mean_thrust = np.mean if mode == "rotor_thrust" else lambda v: v[3]
         self._airframe, self._gains = geometric.airframe_of(robot), TrackingGains()
@@ -60,9 +64,10 @@ class GeometricHold:
 
 
 class SafeHold:
-    """The mode's safe command, for robots without a classical law."""
+    """The mode's safe command: for robots without a classical law, or with controllers of their own that follow it."""
 
     def __init__(self, robot: RobotSpec, mode: str) -> None:
+        self.mode = mode
         self._values = np.array(robot.mode(mode).safe)
 
     def start(self, state: Signals) -> None:
@@ -77,8 +82,11 @@ class SafeHold:
 
 
 def fallback_law(robot: RobotSpec, mode: str) -> Fallback:
-    """The best classical law there is for a robot in a command mode."""
+    """The best classical law there is for a robot in a command mode.
+
+    Where the spec's parameters name a `fallback` mode, the robot's own controllers take over, at its safe set points.
+    """
     is_quadrotor = (Path(str(resources.files("hardware.robots"))) / robot.name / "airframe.toml").is_file()
     if is_quadrotor and mode in ("attitude_thrust", "rotor_thrust"):
         return GeometricHold(robot, mode)
-    return SafeHold(robot, mode)
+    return SafeHold(robot, robot.parameters.get("fallback", mode))

@@ -35,6 +35,10 @@ class Phase(StrEnum):
     DONE = "done"
 
 
+ENDABLE = frozenset({Phase.ARM, Phase.TAKEOFF, Phase.HANDOVER, Phase.POLICY})
+"""Phases that a wish to finish ends at once."""
+
+
 @dataclass(frozen=True)
 class FlightPlan:
     """Durations and heights of the phases."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from hardware.arrays import constant, namespace
 from hardware.errors import BadInput
-from hardware.geometry import cross, quat_to_matrix, quat_yaw, rotate
+from hardware.geometry import cross, quat_to_matrix, quat_yaw, rotate, wrap_angle
 from hardware.spec import RobotSpec
 
 GRAVITY = 9.80665
@@ -148,7 +148,7 @@ def attitude_thrust(
     left = xp.cos(yaw) * wanted[..., 1] - xp.sin(yaw) * wanted[..., 0]
     pitch = xp.atan2(forward, wanted[..., 2])
     roll = xp.atan2(-left, xp.sqrt(forward * forward + wanted[..., 2] ** 2))
-    turn = gains.yaw * _wrapped(_goal_yaw(goal, yaw) - yaw)
+    turn = gains.yaw * wrap_angle(_goal_yaw(goal, yaw) - yaw)
     return xp.stack([roll, pitch, turn, _thrust(wanted, state, airframe)], axis=-1)
 
 
@@ -213,11 +213,6 @@ def _goal_yaw(goal: Mapping[str, Any], like: Any) -> Any:
     if "quat_wxyz" in goal:
         return quat_yaw(goal["quat_wxyz"])
     return namespace(like).zeros_like(like)
-
-
-def _wrapped(angle: Any) -> Any:
-    xp = namespace(angle)
-    return xp.atan2(xp.sin(angle), xp.cos(angle))
 
 
 def _shortened(vector: Any, longest: float) -> Any:

@@ -1,27 +1,29 @@
 """The control loop of every deployment, direct or over ROS 2: one thread, absolute deadlines on a clock.
 
 Each tick reads the newest state, lets the supervisor judge it, advances the flight, lets the phase's law decide, sends
-that behind the guard, and hands what happened to a sink (log writer or publishers).
+that behind the guard, and hands what happened to a sink (log writer or publishers). A policy that decides more rarely
+than the robot sends states is asked every so many ticks; the robot is watched in all of them.
 """
 
-import gc
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controllers.fallback import Fallback, fallback_law
-from controllers.flight import Flight, FlightPlan, Phase
+from controllers.flight import ENDABLE, Flight, FlightPlan, Phase
 from controllers.goals import Goal
 from controllers.latency import Durations
 from controllers.policy import Policy, goal_signals, signals_needed
 from controllers.reaction import Reaction
+from controllers.realtime import no_garbage_collection
 from controllers.sinks import Level, Sink, SurvivingSink
-from controllers.supervisor import Fault, Health, Supervisor
+from controllers.standing import standing
+from controllers.supervisor import Fault, Health, Supervisor, ticks_per_decision
 from hardware.clock import Clock
 from hardware.errors import LinkLost, RoboError
 from hardware.guard import GuardedRobot
@@ -31,6 +33,9 @@ from hardware.robot import Command, RobotState
 POLL_NS = 500_000
 BEHIND_NS = 1_000_000
 """How long after a state's arrival the loop ticks: somewhat late ones still count."""
+SLOW_NS = 1_000_000_000
+"""Loops with a longer period poll and sleep in shares of it, can be woken, and keep the garbage collector."""
+SHARE = 20
 SETTLE_S = 5.0
 """Time after the handover from which the distance to the goal counts."""
 
@@ -45,6 +50,8 @@ class Summary:
     """Ticks in which the policy decided."""
     stale_ticks: int = 0
     """Ticks in which the state was too old to act on."""
+    fallback_ticks: int = 0
+    """Of these, ticks in which the classical law stood in."""
     overruns: int = 0
     """Deadlines missed."""
     guard_interventions: int = 0
@@ -75,7 +82,11 @@ class Loop:
         self.flight = Flight(robot.spec, plan)
         self.summary = Summary(distance_settled_m=[])
         self.policy_latency, self.command_latency = Durations(), Durations()
-        self.period_ns = round(1e9 / policy.artifact.card.rate_hz)
+        rate_hz = policy.artifact.card.rate_hz
+        self.decision_ns = round(1e9 / rate_hz)
+        """Between two decisions of the policy."""
+        self.period_ns = self.decision_ns // ticks_per_decision(robot.spec, rate_hz)
+        """Between two ticks."""
         self.fallback: Fallback = fallback_law(robot.spec, policy.artifact.card.mode)
         self._reaction = Reaction(robot, self.flight, self.fallback, policy.artifact.card.mode, self._write)
         self._heartbeat_age_s = heartbeat_age_s
@@ -88,7 +99,9 @@ class Loop:
         self._goal_since_s = 0.0
         self._estop_reason: str | None = None
         self._health = Health(None)
-        self._next_ns = 0
+        self._next_ns, self._due_ns = 0, 0
+        self._standing_in = False
+        self._finish = False
         self._seen_ns = -1
         self._fresh: RobotState | None = None
         self._told = 0
@@ -107,6 +120,7 @@ class Loop:
 
     def finish(self) -> None:
         """Asks for an orderly end."""
+        self._finish = True
         self.flight.finish()
 
     def estop(self, reason: str) -> None:
@@ -134,19 +148,21 @@ class Loop:
         Clocks of robots and computers drift by some 1e-5: less than a millisecond in a flight of a minute.
         """
         until_ns = self.clock.now_ns() + 3 * self.period_ns
+        slow = self.period_ns > SLOW_NS
+        poll_ns, behind_ns = (self.period_ns // 200, self.period_ns // SHARE) if slow else (POLL_NS, BEHIND_NS)
         with suppress(LinkLost):  # the first tick will find out, and act on it
             last_ns = self.robot.read().t_ns
-            while self.robot.read().t_ns == last_ns and self.clock.now_ns() < until_ns:
-                self.clock.sleep_until_ns(self.clock.now_ns() + POLL_NS)
-        self._next_ns = self.clock.now_ns() + BEHIND_NS - self.period_ns
+            while self.robot.read().t_ns == last_ns and self.clock.now_ns() < until_ns and not self._called:
+                self.clock.sleep_until_ns(self.clock.now_ns() + poll_ns)
+        self._next_ns = self.clock.now_ns() + behind_ns - self.period_ns
 
     def run(self, between: Callable[[], None] = lambda: None) -> Summary:
         """From start to rest, with a call `between` ticks; raises RoboError where the start is refused.
 
-        The garbage collector is off meanwhile: its pauses are longer than a period.
+        The garbage collector is off meanwhile where its pauses are longer than a period.
         """
         self.start()
-        with _no_garbage_collection():
+        with no_garbage_collection() if self.period_ns <= SLOW_NS else nullcontext():
             while self.step():
                 between()
         return self.summary
@@ -157,7 +173,7 @@ class Loop:
         late_ns = self.clock.now_ns() - self._next_ns
         missed = 0
         if late_ns < 0:
-            self.clock.sleep_until_ns(self._next_ns)
+            self._sleep()
         elif late_ns > self.period_ns:
             missed = late_ns // self.period_ns
             self._next_ns += missed * self.period_ns
@@ -175,6 +191,22 @@ class Loop:
             self.error = e
             self.supervisor.raise_fault(self.clock.now_ns(), "internal_error", f"{type(e).__name__}: {e}")
             return True
+
+    @property
+    def _called(self) -> bool:
+        """Somebody has asked for an end that is not yet on its way."""
+        return self._estop_reason is not None or (self._finish and self.flight.phase in ENDABLE)
+
+    def _sleep(self) -> None:
+        """Until the deadline; a slow loop wakes up where somebody calls, and then goes on from there."""
+        if self.period_ns <= SLOW_NS:
+            self.clock.sleep_until_ns(self._next_ns)
+            return
+        while (now := self.clock.now_ns()) < self._next_ns:
+            if self._called:
+                self._next_ns = now
+                return
+            self.clock.sleep_until_ns(min(self._next_ns, now + self.period_ns // SHARE))
 
     def _tick(self, missed: int) -> bool:
         now = self.clock.now_ns()
@@ -209,17 +241,21 @@ class Loop:
         return state
 
     def _fly(self, now: int, state: RobotState | None) -> bool:
-        if state is None or (now - state.t_ns) / 1e9 > self.supervisor.observation_age_s:
+        stale = state is None or (now - state.t_ns) / 1e9 > self.supervisor.observation_age_s
+        if state is None or (stale and not (self._finish and self.period_ns > SLOW_NS)):
             self.summary.stale_ticks += 1
+            self._stand_in(now, state)
             return True  # the last set point stands until the state is fresh again or the supervisor has had enough
+        if self._standing_in:
+            self._take_up(now, state)
         if self.flight.advance(now, state):
             self._begin_phase(now, state)
         match self.flight.phase:
             case Phase.HANDOVER | Phase.POLICY:
-                self._decide(now, state)
+                if self._decision_due(now):
+                    self._decide(now, state)
             case Phase.TAKE_BACK:
-                values = self.fallback.command(state.signals, self._hold)
-                self._send(now, state, values)
+                self._fall_back(now, state)
             case Phase.LAND:
                 self._reaction.land(now, state)
             case Phase.DONE:
@@ -228,6 +264,44 @@ class Loop:
                 self._rest(now)
                 return False
         return True
+
+    def _decision_due(self, now: int) -> bool:
+        """On a grid of its own where decisions are rarer than ticks; half a tick early is in time."""
+        if self.decision_ns == self.period_ns:
+            return True
+        if now < self._due_ns - self.period_ns // 2:
+            return False
+        on_grid = self._due_ns + self.decision_ns
+        self._due_ns = on_grid if on_grid > now else now + self.decision_ns
+        return True
+
+    def _stand_in(self, now: int, state: RobotState | None) -> None:
+        """The classical law, where the robot's state is too old even for the policy's last command to stand."""
+        acts = self.flight.phase in (Phase.HANDOVER, Phase.POLICY)
+        if not acts or state is None or (now - state.t_ns) / 1e9 <= self.supervisor.bounds.fallback_s:
+            return
+        if not self._standing_in:
+            self._standing_in = True
+            self._tell(now, "warn", "the state is too old: the fallback acts", {"law": "fallback"})
+        self.summary.fallback_ticks += 1
+        self._fall_back(now, state)
+
+    def _take_up(self, now: int, state: RobotState) -> None:
+        """Back to the policy, from where the machine stands."""
+        self._standing_in, self._due_ns = False, now
+        self._tell(now, "ok", "the state is fresh again: the policy acts", {"law": "policy"})
+        self._ramp(state)
+
+    def _ramp(self, state: RobotState) -> None:
+        mode = self.policy.artifact.card.mode
+        values = standing(self.robot.spec, mode, state.signals)
+        if values is None:
+            values = self.fallback.command(state.signals, self._hold)
+        self.robot.ramp_from(mode, values)
+
+    def _fall_back(self, now: int, state: RobotState) -> None:
+        values = self.fallback.command(state.signals, self._hold)
+        self._send(now, state, values, self.fallback.mode)
 
     def _begin_phase(self, now: int, state: RobotState) -> None:
         phase = self.flight.phase
@@ -241,7 +315,9 @@ class Loop:
             self._hold = _here(state)
             if not self._goal:
                 self.goal({k: state.signals[k] for k in goal_signals(self.policy.interface)})
-            self.robot.ramp_from(self.policy.artifact.card.mode, self.fallback.command(state.signals, self._hold))
+            self.policy.start(state.signals)
+            self._due_ns = now
+            self._ramp(state)
         elif phase is Phase.TAKE_BACK:
             self._hold = _here(state)
 
@@ -264,7 +340,7 @@ class Loop:
         share = self.flight.policy_share(now)
         wish = decision.command
         finite = bool(np.isfinite(wish).all())
-        if share < 1.0 and finite:
+        if share < 1.0 and finite and self.fallback.mode == self.policy.artifact.card.mode:
             wish = share * wish + (1.0 - share) * self.fallback.command(state.signals, self._hold)
         before = self.robot.interventions
         sent = self._send(now, state, wish)
@@ -278,8 +354,10 @@ class Loop:
         self.sink.tick(tick, now)
         self._note_distance(now, state)
 
-    def _send(self, now: int, state: RobotState, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        sent = self._write(Command(self.policy.artifact.card.mode, values), now)
+    def _send(
+        self, now: int, state: RobotState, values: NDArray[np.float64], mode: str | None = None
+    ) -> NDArray[np.float64]:
+        sent = self._write(Command(mode or self.policy.artifact.card.mode, values), now)
         self.fallback.sent(state.signals, sent, self.period_ns / 1e9)
         return sent
 
@@ -327,17 +405,3 @@ class Loop:
 
 def _here(state: RobotState) -> Goal:
     return {k: v for k, v in state.signals.items() if k in ("position_world", "quat_wxyz")}
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    gc.collect()
-    gc.freeze()
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-        gc.unfreeze()

@@ -60,14 +60,14 @@ def replay_policy(artifact: PolicyArtifact, log: Log, namespace: str | None = No
     unsure, following = longest, 0
     for tick in _ticks(log, artifact, space):
         found.ticks += 1
+        state = states.get(tick.state_t_ns)
         if tick.sequence == 0:
-            policy.start()
+            policy.start(None if state is None else state.signals)
             unsure = 0
         elif tick.sequence != following:  # ticks are missing: the history has to fill up again
             policy.start()
             unsure = longest
         following = tick.sequence + 1
-        state = states.get(tick.state_t_ns)
         if state is None:
             found.unmatched += 1
             following = -1

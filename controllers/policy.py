@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from controllers.artifact import PolicyArtifact
 from controllers.interface import Interface
+from controllers.standing import standing
 
 
 class Decision(NamedTuple):
@@ -30,9 +31,15 @@ class Policy:
         self.start()
         artifact.run({g: np.zeros((1, n), dtype=np.float32) for g, n in artifact.graph.input_sizes.items()})  # warm-up
 
-    def start(self) -> None:
-        """Forgets the past: the next observation fills the history with itself."""
+    def start(self, state: Mapping[str, NDArray[np.float64]] | None = None) -> None:
+        """Forgets the past: the next observation fills the history with itself.
+
+        On a robot that measures where its actuators stand, that counts as the last command.
+        """
         self._memory = self.interface.start((), self._like)
+        now = None if state is None else standing(self.interface.robot, self.interface.mode.name, state)
+        if now is not None:
+            self.sent(now)
 
     def decide(self, state: Mapping[str, NDArray[np.float64]], goal: Mapping[str, NDArray[np.float64]]) -> Decision:
         """The command for a state and a goal (signal name -> value)."""

@@ -80,7 +80,7 @@ class Reaction:
             self._fallback.start(state.signals)
         if self._hold is None or now_ns - self._recover_ns > HOLD_S * 1e9:
             return False
-        self._write(Command(self._mode, self._fallback.command(state.signals, self._hold)), now_ns)
+        self._write(Command(self._fallback.mode, self._fallback.command(state.signals, self._hold)), now_ns)
         return True
 
     def _land_or_stop(self, now_ns: int, state: RobotState | None, values: tuple[float, ...]) -> bool:

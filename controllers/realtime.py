@@ -1,5 +1,6 @@
-"""Real-time scheduling for a control process, where the operating system permits it."""
+"""Real-time scheduling for a control process, where the operating system permits it; no garbage collection."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,21 @@ def real_time() -> Iterator[str]:
     finally:
         if not refused:
             _schedule(os.SCHED_OTHER, 0)
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """What is there already is never looked at again, and nothing is collected while the context lasts."""
+    gc.collect()
+    gc.freeze()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+        gc.unfreeze()
 
 
 def _schedule(policy: int, priority: int) -> str:

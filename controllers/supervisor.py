@@ -6,7 +6,7 @@ from which only an explicit reset leads back. The e-stop latch survives everythi
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -53,6 +53,8 @@ class Bounds:
     """Age of a state, in its stream's periods, above which no law acts on it: the last command stands."""
     stale_s: float = 0.2
     """Age of a state, s, at which the robot goes to its safe state."""
+    fallback_s: float = 1000.0
+    """Age of a state, s, at which the classical law takes over until the state is fresh again, for slow robots."""
     frozen_s: float = 0.25
     """How long every measured motion may stay the same, to the last bit, in flight."""
     window_s: float = 1.0
@@ -69,6 +71,23 @@ class Bounds:
     """How long the voltage must be low."""
     heartbeat_s: float = 0.4
     """Age of the peer's heartbeat; not watched where no peer is expected."""
+
+
+def bounds_for(robot: RobotSpec, wished: Bounds | None = None) -> Bounds:
+    """The robot's own bounds (`parameters.bounds` of its spec) with what a user has set instead.
+
+    What equals the general default counts as not set.
+    """
+    wished, general = wished or Bounds(), Bounds()
+    names = [f.name for f in fields(Bounds)]
+    own = {k: float(v) for k, v in robot.parameters.get("bounds", {}).items()}
+    changed = {n: getattr(wished, n) for n in names if getattr(wished, n) != getattr(general, n)}
+    return replace(general, **{**own, **changed})
+
+
+def ticks_per_decision(robot: RobotSpec, rate_hz: float) -> int:
+    """How often the loop looks at the robot per decision of a policy: at every state, where decisions are rarer."""
+    return max(round(robot.rate_hz / rate_hz), 1)
 
 
 class Health(NamedTuple):
@@ -99,7 +118,7 @@ class Supervisor:
     """One robot's supervisor. Methods raise Refused with one line where a transition is not allowed."""
 
     def __init__(self, robot: RobotSpec, rate_hz: float, bounds: Bounds | None = None) -> None:
-        self.robot, self.bounds = robot, bounds or Bounds()
+        self.robot, self.bounds = robot, bounds_for(robot, bounds)
         self.mode: Mode = "unconfigured"
         self.faults: list[Fault] = []
         """Latched faults, first one first; empty unless something went wrong since the last reset."""
@@ -107,7 +126,7 @@ class Supervisor:
         self.settled = True
         """False from the moment of a fault until the robot is known to be in its safe state."""
         self.observation_age_s = self.bounds.observation_periods / robot.rate_hz
-        self._rate_hz = rate_hz
+        self._rate_hz = rate_hz * ticks_per_decision(robot, rate_hz)
         self._fence: Fence | None = fence_of(robot, self.bounds.fence_margin_m)
         self._battery_low_v = float(robot.parameters.get("battery_low_v", 0.0))
         self._window: deque[tuple[int, int, bool]] = deque()
