@@ -55,7 +55,7 @@ class AnnotationStore:
     ) -> None:
         """`author`: who operates where a method is not told; by default the user of this computer."""
         log = log if isinstance(log, Log) else Log(log)
-        self.by = By(check_author(author if author is not None else _user()))
+        self.by = By(check_author(author if author is not None else default_author()))
         self.folder = folder_of(log.path)
         self.log_hash = log.content_hash
         self._clock_ns, self._random_bytes = clock_ns, random_bytes
@@ -84,6 +84,12 @@ class AnnotationStore:
         """The marks as one author alone would have left them, for agreement figures."""
         with self._lock:
             return view(fold(o for o in self._operations.values() if o.by.who == author))
+
+    def proposed(self) -> set[tuple[str, str, int, int]]:
+        """(kind, label, t0_ns, t1_ns) of every mark that was ever a draft, also of those changed or deleted since."""
+        with self._lock:
+            drafts = [o.mark for o in self._operations.values() if o.mark is not None and o.mark.status == "draft"]
+            return {(m.kind, m.label, m.t0_ns, m.t1_ns) for m in drafts}
 
     def authors(self) -> list[str]:
         """Everybody who made an operation."""
@@ -285,7 +291,8 @@ def check_author(name: str) -> str:
     return name
 
 
-def _user() -> str:
+def default_author() -> str:
+    """The user of this computer."""
     try:
         return re.sub(r"[^A-Za-z0-9._-]", "-", getpass.getuser()) or "somebody"
     except (OSError, KeyError):  # a user id without a name, as in containers
