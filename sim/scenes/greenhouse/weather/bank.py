@@ -58,8 +58,7 @@ def make_bank(
         count = int(np.floor(year.span_s / step_s + 1e-9)) + 1
         t_s = np.arange(count) * step_s
         parts.append(year.at(t_s))
-        first = year.first_day
-        day = first + t_s / DAY_S
+        day = year.day_of_year(t_s)
         clocks.append(np.stack([np.sin(2 * np.pi * day), np.cos(2 * np.pi * day)], axis=1))
         days.append(day)
         last = count - season_steps - ahead - 1
@@ -68,7 +67,7 @@ def make_bank(
         starts.append(offset + rows[inside])
         offset += count
     if not sum(len(s) for s in starts):
-        spans = ", ".join(f"{y.name} (days {y.first_day:.0f} to {y.first_day + y.span_s / DAY_S:.0f})" for y in years)
+        spans = ", ".join(f"{y.name} ({y.span_s / DAY_S:.0f} days from {str(y.begins)[:10]})" for y in years)
         raise BadInput(
             f"no season of {season_steps * step_s / DAY_S:g} days starts between days {start_days[0]:g} and "
             f"{start_days[1]:g} of the weather {spans}"
@@ -76,7 +75,7 @@ def make_bank(
     values = np.concatenate(parts)
     tensor = lambda array: torch.tensor(np.ascontiguousarray(array), dtype=torch.float32, device=device)  # noqa: E731
     exact = torch.tensor(values, dtype=torch.float64)
-    signals = tensor(values[:, :4][:, [0, 1, 2, 3]])
+    signals = tensor(values[:, :4])
     windows = signals.as_strided((len(values) - ahead, LEADS, 4), (4, 4 * stride, 1))
     disturbance = disturbances(exact).to(torch.float32).to(device)
     rows = torch.tensor(np.concatenate(starts), device=device)

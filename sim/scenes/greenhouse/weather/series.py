@@ -49,10 +49,10 @@ class Series:
         """Time from the first to the last row."""
         return (len(self.values) - 1) * self.step_s
 
-    @property
-    def first_day(self) -> float:
-        """Day of the year of the first row, 1.0 = 1 January 00:00 UTC."""
-        return 1.0 + (self.begins - self.begins.astype("datetime64[Y]")) / np.timedelta64(1, "s") / DAY_S
+    def day_of_year(self, t_s: Array) -> Array:
+        """Day of the year at instants after the first row, 1.0 = 1 January 00:00 UTC."""
+        instants = self.begins + np.round(1e3 * np.asarray(t_s)).astype("timedelta64[ms]")
+        return 1.0 + (instants - instants.astype("datetime64[Y]")) / np.timedelta64(1, "s") / DAY_S
 
     def at(self, t_s: Array) -> Array:
         """Values (T, 5) at instants after the first row: linear, except means, which hold for their whole step."""

@@ -90,9 +90,9 @@ def generate(climate: str, seed: int, days: int = 365) -> Series:
     day = t_s / _DAY_S
     elevation = np.clip(_sine_of_elevation(day, c), 0.0, None)
     clear_sky = 1098.0 * elevation * np.exp(-0.057 / np.maximum(elevation, 1e-3))
-    slow = _markov(rng, len(t_s), 30.0 * _HOUR_S)
+    slow = _markov(rng, len(t_s), 20.0 * _HOUR_S)
     fast = _markov(rng, len(t_s), 1.2 * _HOUR_S)
-    transmission = _transmission(0.8 * slow + 0.6 * fast, _wanted_transmission(c, clear_sky, day))
+    transmission = _transmission(0.85 * slow + 0.53 * fast, _wanted_transmission(c, clear_sky, day))
     season = 0.5 - 0.5 * np.cos(2.0 * np.pi * (day - 15.0) / 365.25)  # 0 in the middle of January, 1 in July
     blend = lambda pair: pair[0] + (pair[1] - pair[0]) * season  # noqa: E731
     hour = (day + c.longitude_deg / 360.0) * 24.0
@@ -101,23 +101,30 @@ def generate(climate: str, seed: int, days: int = 365) -> Series:
     days_of_weather = _markov(rng, len(t_s), 3.5 * _DAY_S)
     # A clear sky warms the summer and cools the winter.
     anomaly = blend(c.spread) * (0.93 * days_of_weather + 0.35 * (2.0 * season - 1.0) * slow)
-    temperature = _monthly(c.temperature, day) + anomaly + 0.5 * blend(c.daily_range) * wave * (0.35 + 1.3 * clearness)
+    temperature = _monthly(c.temperature, day) + anomaly + 0.38 * blend(c.daily_range) * wave * (0.35 + 1.3 * clearness)
     temperature = temperature + 0.15 * _markov(rng, len(t_s), 2.0 * _HOUR_S)
-    dryness = np.exp(0.35 * _markov(rng, len(t_s), 1.5 * _DAY_S) + 0.35 * slow)
+    dryness = 0.84 * np.exp(0.35 * _markov(rng, len(t_s), 1.5 * _DAY_S) + 0.35 * slow)
     depression = _depression(_monthly(c.humidity, day)) * dryness
     dew_point = _monthly(c.temperature, day) + anomaly - depression
     humidity = np.clip(_pressure(np.minimum(dew_point, temperature)) / _pressure(temperature), 0.2, 1.0)
     wind = c.wind * np.exp(0.55 * _markov(rng, len(t_s), 9.0 * _HOUR_S) - 0.15) * (1.0 + 0.15 * wave)
-    still = np.clip(1.0 - wind / 5.0, 0.0, 1.0) * (clear_sky < 20.0)
-    trapped = lfilter([1.0 - 0.9], [1.0, -0.9], still)
-    co2 = 412.0 + 90.0 * np.asarray(trapped) + 8.0 * _markov(rng, len(t_s), 2.0 * _DAY_S)
-    values = np.stack([clear_sky * transmission, temperature, humidity, np.clip(co2, 380.0, 700.0), wind], axis=1)
+    radiation = clear_sky * transmission
+    co2 = outdoor_co2(radiation, wind, STEP_S, rng)
+    values = np.stack([radiation, temperature, humidity, co2, wind], axis=1)
     return Series(f"{climate}-{seed}", np.datetime64(f"{_YEAR}-01-01T00:00:00", "ms"), STEP_S, values)
 
 
-def _markov(rng: np.random.Generator, count: int, time_s: float) -> Array:
+def outdoor_co2(radiation: Array, wind: Array, step_s: float, rng: np.random.Generator) -> Array:
+    """Outdoor CO2 (ppm) near the ground: it gathers in still nights, and differs from week to week."""
+    still = np.clip(1.2 - wind / 6.0, 0.0, 1.0) * (radiation < 10.0)
+    keep = np.exp(-step_s / (2.5 * _HOUR_S))
+    gathered = np.asarray(lfilter([1.0 - keep], [1.0, -keep], still))
+    return np.clip(418.0 + 90.0 * gathered + 14.0 * _markov(rng, len(wind), 3.0 * _DAY_S, step_s), 380.0, 700.0)
+
+
+def _markov(rng: np.random.Generator, count: int, time_s: float, step_s: float = STEP_S) -> Array:
     """A Gauss-Markov process (unit variance, autocorrelation exp(-t/time_s))."""
-    keep = np.exp(-STEP_S / time_s)
+    keep = np.exp(-step_s / time_s)
     noise = rng.standard_normal(count)
     noise[1:] *= np.sqrt(1.0 - keep * keep)
     return np.asarray(lfilter([1.0], [1.0, -keep], noise))
