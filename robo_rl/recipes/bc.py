@@ -1,13 +1,12 @@
 """Behaviour cloning: imitate the recorded actions."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
 from hardware.errors import BadInput, NotFoundError
 from robo_rl import fast_linear
 from robo_rl.algorithms.bc import BcConfig, BcLearner
-from robo_rl.config import ACTIVATIONS, RunConfig
+from robo_rl.config import RunConfig, check_network, check_numbers
 from robo_rl.distributed import Group
 from robo_rl.offline import Offline, normalised, open_data
 
@@ -49,13 +48,7 @@ def check_offline(a: Any, counts: tuple[str, ...]) -> None:
     for name in counts:
         if getattr(a, name) < 1:
             raise BadInput(f"algo.{name} = {getattr(a, name)}; expected at least 1")
-    for field in dataclasses.fields(a):
-        value = getattr(a, field.name)
-        if isinstance(value, float) and not 0.0 <= value < float("inf"):  # NaN fails too
-            raise BadInput(f"algo.{field.name} = {value}; expected a finite number, at least 0")
+    check_numbers(a)
+    check_network(a.hidden, a.activation)
     if a.learning_rate == 0.0 or not a.ema < 1.0 or a.anneal_steps < 0:
         raise BadInput("algo.learning_rate must be positive, algo.ema below 1, algo.anneal_steps at least 0")
-    if min(a.hidden, default=1) < 1:
-        raise BadInput(f"algo.hidden = {a.hidden}; expected widths of at least 1")
-    if a.activation not in ACTIVATIONS:
-        raise BadInput(f"algo.activation = '{a.activation}'; expected one of {', '.join(ACTIVATIONS)}")
