@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import re
 import struct
 import zlib
 from collections.abc import Collection, Iterator
@@ -33,10 +34,14 @@ class BrokenFile(BadInput):
 
     def __init__(self, path: Path, why: str) -> None:
         # A file of a recording is rescued with the others of its directory.
-        whole = path.parent if (path.parent / FILE_NAME).exists() or path.stem == f"{path.parent.name}_0" else path
+        whole = path.parent if (path.parent / FILE_NAME).exists() or _of_directory(path) else path
         super().__init__(
             f"{path} is truncated or damaged: {why}; rescue what is there with: robo-rl log recover {whole}"
         )
+
+
+def _of_directory(path: Path) -> bool:
+    return re.fullmatch(re.escape(path.parent.name) + r"_\d+", path.stem) is not None
 
 
 class RawMessage(NamedTuple):

@@ -123,14 +123,17 @@ def parse_metadata(body: Mapping[str, Any]) -> Metadata:
     )
 
 
-def describe(topics: Sequence[TopicEntry], file: FileEntry, custom: Mapping[str, str]) -> Metadata:
-    """Metadata of a recording of one file."""
+def describe(topics: Sequence[TopicEntry], files: Sequence[FileEntry], custom: Mapping[str, str]) -> Metadata:
+    """Metadata of a recording, from what its topics and files hold."""
+    filled = [f for f in files if f.message_count]
+    start_ns = min((f.starting_ns for f in filled), default=0)
+    end_ns = max((f.starting_ns + f.duration_ns for f in filled), default=0)
     return Metadata(
         topics=tuple(topics),
-        files=(file,),
-        starting_ns=file.starting_ns,
-        duration_ns=file.duration_ns,
-        message_count=file.message_count,
+        files=tuple(files),
+        starting_ns=start_ns,
+        duration_ns=end_ns - start_ns,
+        message_count=sum(f.message_count for f in files),
         custom=dict(custom),
     )
 
