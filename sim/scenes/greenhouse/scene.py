@@ -3,7 +3,9 @@
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from controllers.interface import Field
@@ -17,6 +19,7 @@ from sim.registry import SceneEntry
 from sim.scenes.greenhouse.baseline import lettuce_baseline
 from sim.scenes.greenhouse.config import LEAKS, LettuceConfig
 from sim.scenes.greenhouse.lettuce import LettuceTask
+from sim.scenes.greenhouse.logged import lettuce_reward
 from sim.scenes.greenhouse.openloop import OpenLoopHouses
 from sim.scenes.greenhouse.plant import GreenhouseWorld
 from sim.spec import SceneSpec
@@ -102,6 +105,12 @@ def open_loop(num: int, *, mode: str, config: LettuceConfig) -> OpenLoopHouses:
     return OpenLoopHouses(LettuceTask(num, spec=make_spec(config), config=config, family="nominal"))
 
 
+def logged_reward(before: Any, after: Any, goal: Any, *, action: Any, last_action: Any, config: LettuceConfig) -> Any:
+    """Rewards (T,) of recorded steps; see SceneEntry.logged_reward."""
+    scale, offset = ([getattr(f, name) for f in ACTION] for name in ("scale", "offset"))
+    return lettuce_reward(before, after, offset + np.asarray(scale) * action, config=config)
+
+
 TASKS = {
     "lettuce": SceneEntry(
         config=LettuceConfig(),
@@ -111,5 +120,6 @@ TASKS = {
         training={"direct": {"ppo": {"num_envs": 256}}},
         plant=lettuce_plant,
         open_loop=open_loop,
+        logged_reward=logged_reward,
     )
 }
