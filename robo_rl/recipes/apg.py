@@ -117,7 +117,7 @@ class Unrolled:
         self.optimiser.state[self.flat.value] = {k: v.clone() for k, v in state["adam"].items()}
         self.norm.load(state["norm"])
         self._use_norm()
-        self.obs, self.total = self.obs.new_tensor(state["obs"]), self.total.new_tensor(state["total"])
+        self.obs, self.total = state["obs"].to(self.obs, copy=True), state["total"].to(self.total, copy=True)
         self.env_steps, self.updates = state["env_steps"], state["updates"]
 
     def policy(self) -> tuple[nn.Module, RunningNorm]:
@@ -147,7 +147,7 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
 
 
 def policy_over(net: MLP, interface: Interface | None, rate_hz: float, algo: ApgConfig) -> TanhPolicy | TrackingPolicy:
-    """The network with the head that fits: tracking where the mode limits rates and the policy sees the last command."""
+    """The network with its head: tracking where the mode limits rates and the policy sees the last command."""
     if not algo.track or interface is None:
         return TanhPolicy(net)
     rate = [

@@ -1,9 +1,9 @@
 """Nonlinear model predictive control of the greenhouse with CasADi and IPOPT: what knowing the model is worth.
 
 Every control step a plan of six hours is made anew: multiple shooting on the model's own Runge-Kutta steps, the
-penalties as slacks, the actuators' speed as constraints. The controller knows the true climate and the greenhouse's coefficients
-of the season (not the noise of single steps), and the forecast that the scene shows: the coming weather as it will be,
-with errors, or, without a forecast, the weather now for the whole horizon.
+penalties as slacks, the actuators' speed as constraints. The controller knows the true climate and the greenhouse's
+coefficients of the season (not the noise of single steps), and the forecast that the scene shows: the coming weather
+as it will be, with errors, or, without a forecast, the weather now for the whole horizon.
 
 Van Laatum et al. (2026), Control Engineering Practice 169:106787, use the same objective and horizon. CasADi: Andersson
 et al. (2019), Mathematical Programming Computation 11:1-36; it comes with the extra `greenhouse`.
