@@ -1,13 +1,13 @@
 """Model-based policy learning with double dropout: an ensemble of learned models, and training on its bad days.
 
-Zhang, Cao et al. 2021 (arXiv 2108.01295, 2108.11645). K probabilistic networks learn (observation, action) -> change
-and reward from recorded transitions. Model dropout sets aside the ceil(beta K) with the largest error on held-out data.
-From every recorded state the others imagine M = K' r rollouts under the policy; sample dropout keeps the worst alpha of
-them, so the policy climbs the conditional value at risk CVaR_alpha. We deviate in two points: the policy follows the
-gradient through the models instead of a model-free update, and every surviving model dreams equally often, one model
-per rollout, so that a rollout is one consistent world. Exogenous observations (weather, forecasts) are replayed from
-the record, never predicted. Nor is an episode's end: rollouts stay within recorded episodes, which suits tasks that end
-by time.
+Zhang, Xiao, Yao, Chen and Luo 2021 (arXiv 2108.01295); for greenhouses, arXiv 2108.11645. K probabilistic networks
+learn (observation, action) -> change and reward from recorded transitions. Model dropout sets aside the ceil(beta K)
+with the largest error on held-out data. From every recorded state the others imagine M = K' r rollouts under the
+policy; sample dropout keeps the worst alpha of them, so the policy climbs the conditional value at risk CVaR_alpha. We
+deviate in two points: the policy follows the gradient through the models instead of a model-free update, and every
+surviving model dreams equally often, one model per rollout, so that a rollout is one consistent world. Exogenous
+observations (weather, forecasts) are replayed from the record, never predicted. Nor is an episode's end: rollouts stay
+within recorded episodes, which suits tasks that end by time.
 """
 
 import math
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hardware.errors import BadInput
 from robo_rl.nets import MLP, Ensemble
@@ -62,6 +62,11 @@ class MbdpConfig:
     """Policy steps over which its learning rate falls; 0 leaves it where it is."""
     max_grad_norm: float = 1.0
     """Largest gradient norm of the policy."""
+    track: bool = True
+    """Aim at a target that the command approaches as fast as the rate limit allows, where the mode has such a limit and
+    the policy sees the last command; otherwise the network gives the action itself."""
+    tracking_gain: float = 0.8
+    """Share of the way to the target that a step goes, where the rate limit is far."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the policy's hidden layers."""
     activation: str = "elu"
@@ -196,15 +201,3 @@ def tail_mean(returns: Tensor, alpha: float) -> Tensor:
         raise BadInput(f"alpha = {alpha}; expected a share above 0, up to 1")
     keep = math.ceil(alpha * returns.shape[1] - 1e-9)
     return returns.topk(keep, dim=1, largest=False).values.mean(1)
-
-
-class Squashed(nn.Module):
-    """A network whose outputs are brought into -1..1."""
-
-    def __init__(self, net: MLP) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Normalised observation (B, D) -> action (B, A)."""
-        return torch.tanh(self.net(obs))

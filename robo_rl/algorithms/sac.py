@@ -7,6 +7,7 @@ step, and half of each batch from recorded data. B rows, A action components, E 
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -182,7 +183,7 @@ class SacLearner:
         loss = self._critic_step(batch)
         scalars = {"critic_loss": loss, "temperature": self.log_temperature.detach().exp()}
         if self.updates % self.config.actor_every == 0:
-            scalars |= self._actor_step(batch.obs)
+            scalars |= self.improve_actor(batch.obs, self.judge)
         return scalars
 
     def _critic_step(self, batch: Transitions) -> Tensor:
@@ -209,12 +210,13 @@ class SacLearner:
         self.flats["target"].value.data.lerp_(flat.value.data, config.tau)
         return loss.detach()
 
-    def _actor_step(self, obs: Tensor) -> dict[str, Tensor]:
+    def improve_actor(self, obs: Tensor, judge: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+        """One gradient step of actor and temperature; `judge` gives values (B) of observations and actions."""
         flat = self.flats["actor"]
         flat.grad.zero_()
         action, log_prob = self.sample(obs)
         self.critics.requires_grad_(False)
-        loss = actor_loss(self.judge(obs, action), log_prob, self.log_temperature.detach().exp())
+        loss = actor_loss(judge(obs, action), log_prob, self.log_temperature.detach().exp())
         loss.backward()
         self.critics.requires_grad_(True)
         self.optimisers["actor"].step()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hardware.errors import BadInput
+from robo_rl.algorithms.apg import ApgConfig, TanhPolicy, TrackingPolicy
 from robo_rl.algorithms.mbdp import (
     MbdpConfig,
-    Squashed,
     Units,
     Windows,
     frozen,
@@ -29,6 +29,7 @@ from robo_rl.datasets import transitions
 from robo_rl.distributed import Group
 from robo_rl.nets import MLP, FlatParameters
 from robo_rl.norm import RunningNorm
+from robo_rl.recipes.apg import policy_over
 from robo_rl.seeds import child_seed
 
 CONFIG = MbdpConfig()
@@ -77,13 +78,20 @@ class Record:
 class Offline:
     """Everything that evolves while models and policy learn; see robo_rl.recipes.Trainee. Steps are gradient steps."""
 
-    def __init__(self, config: MbdpConfig, record: Record, step: Tensor, seed: int) -> None:
-        self.config, self.record, self.step = config, record, step
+    def __init__(self, config: MbdpConfig, record: Record, env: Any, seed: int) -> None:
+        self.config, self.record, self.step = config, record, largest_step(env)
         weights = torch.Generator().manual_seed(child_seed(seed, "weights"))
         d, a = record.obs.shape[1], record.action.shape[1]
         self.models = make_models(config.models, d + a, record.target.shape[1], config.model_hidden, weights)
         net = MLP((d, *config.hidden, a), config.activation, last_gain=0.01, generator=weights)
-        self.actor = Squashed(net)
+        self.actor: TanhPolicy | TrackingPolicy = policy_over(
+            net,
+            env.interface if hasattr(env, "interface") else None,
+            env.spec.rate_hz,
+            ApgConfig(track=config.track, tracking_gain=config.tracking_gain),
+        )
+        if isinstance(self.actor, TrackingPolicy):
+            self.actor.use_norm(record.norm.scale, record.norm.shift)
         self.flats = {"models": FlatParameters([self.models]), "actor": FlatParameters([self.actor])}
         rates = {"models": config.model_learning_rate, "actor": config.learning_rate}
         self.optimisers = {
@@ -209,7 +217,7 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     found = transitions.read(data)
     transitions.check_fits(found.card, env.spec, str(data))
     columns = endogenous_columns(env.spec, config.algo.exogenous)
-    return Offline(config.algo, Record(found, columns, config.algo, config.seed), largest_step(env), config.seed)
+    return Offline(config.algo, Record(found, columns, config.algo, config.seed), env, config.seed)
 
 
 def endogenous_columns(spec: Any, exogenous: tuple[str, ...]) -> list[int]:

@@ -178,7 +178,7 @@ def pendulum_record(episodes: int = 60, seed: int = 0) -> Any:
 
 
 def offline(config: Any, seed: int = 0, episodes: int = 60) -> mbdp.Offline:
-    return mbdp.Offline(config, mbdp.Record(pendulum_record(episodes), [0, 1, 2], config, seed), FREE, seed)
+    return mbdp.Offline(config, mbdp.Record(pendulum_record(episodes), [0, 1, 2], config, seed), PendulumEnv(1), seed)
 
 
 def leaves(tree: Any) -> list[Any]:
