@@ -1,6 +1,9 @@
 """Running a law in many worlds, one episode each, and saying how good it was."""
 
+import dataclasses
+import itertools
 import math
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +19,7 @@ from hardware.errors import BadInput
 from robo_rl.config import from_plain, to_plain
 from robo_rl.seeds import EVALUATION, child_seed
 from robo_rl.stats import bootstrap, cvar, iqm, wilson
+from sim.registry import scene_entry
 
 BATCH = 1000
 """Episodes that run side by side."""
@@ -54,8 +58,20 @@ def law_of(artifact: PolicyArtifact) -> Law:
 
 
 def scene_config(artifact: PolicyArtifact, default: Any) -> Any:
-    """The scene's default configuration in the policy's command mode."""
-    return from_plain(default, {"mode": artifact.card.mode}) if "mode" in to_plain(default) else default
+    """The scene's default configuration in the policy's command mode.
+
+    Where that shows other fields than the policy reads (a forecast, say, that it was trained without), the first choice
+    of one setting under which they agree.
+    """
+    card = artifact.card
+    world = from_plain(default, {"mode": card.mode}) if "mode" in to_plain(default) else default
+    spec = scene_entry(card.scene).spec
+    hints = typing.get_type_hints(type(world)) if dataclasses.is_dataclass(world) else {}
+    choices = {name: typing.get_args(hint) for name, hint in hints.items() if typing.get_origin(hint) is typing.Literal}
+    choices.pop("mode", None)
+    variants = (from_plain(world, {name: value}) for name, values in choices.items() for value in values)
+    shown = lambda config: tuple(f for f in spec(config).observation if f.group == "policy")  # noqa: E731
+    return next((w for w in itertools.chain([world], variants) if shown(w) == card.observation), world)
 
 
 def check_fits(interface: Interface, artifact: PolicyArtifact) -> None:
