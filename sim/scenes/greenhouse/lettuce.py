@@ -57,6 +57,8 @@ class LettuceTask:
         self.bank = bank_of(config, family, self.device)
         self.contexts: Tensor | None = None
         """(P, N) parameters in the order of `spec.params` that every restart takes instead of drawing them."""
+        self.starts: Tensor | None = None
+        """(N,) rows of the weather on which every restart begins, instead of drawing one of `bank.starts`."""
         self.start_command = torch.tensor(START_COMMAND, device=self.device)
         """(J,) command in force when an episode begins."""
         self._names = list(spec.params)
@@ -217,7 +219,7 @@ class LettuceTask:
         rows = slice(None) if ids is None else ids
         params = draw(self._bounds, count, generator) if self.contexts is None else self.contexts[:, rows].clone()
         pick = torch.randint(len(self.bank.starts), (count,), generator=generator, device=self.device)
-        begun = self.bank.starts[pick]
+        begun = self.bank.starts[pick] if self.starts is None else self.starts[rows].clone()
         state = {
             "climate": self._start.expand(4, count).clone(),
             "row": begun.clone(),
