@@ -297,7 +297,9 @@ def _preview(blocks: list[_Block], path: str) -> Pyramid:
 
 
 def _label(path: str, names: list[str]) -> str:
-    """`position[2]` with the name of joint 2 where there is one."""
+    """The path without what goes without saying, elements by the names of their joints."""
+    for word in ("pose.pose.", "twist.twist.", "transform."):
+        path = path.removeprefix(word)
     if names and path.endswith("]"):
         i = int(path[path.rindex("[") + 1 : -1])
         if i < len(names) and names[i]:

@@ -1,4 +1,4 @@
-"""A log like a quadrotor's flight, for the annotation page: pose, inertial measurements, pictures; known to the digit."""
+"""A log like a quadrotor's flight, for the annotation page: pose, inertial measurements and pictures."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ CRASH_S = 7.5
 
 
 def write_flight(path: Path, seconds: float = 10.0, *, pictures: bool = True) -> Path:
-    """Odometry at 100 Hz, an IMU at 200 Hz with a crash of 8 g at `CRASH_S`, and pictures at 20 Hz that show a clock."""
+    """Odometry at 100 Hz, an IMU at 200 Hz with a crash of 8 g at CRASH_S, pictures at 20 Hz that show a clock."""
     with LogWriter(path) as writer:
         for i in range(round(seconds * 200)):
             t = i / 200

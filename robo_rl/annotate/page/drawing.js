@@ -2,7 +2,7 @@
 
 import { S } from "./state.js";
 
-export const GUTTER = 128; // pixels at the left, for names
+export const GUTTER = 150; // pixels at the left, for names
 
 /** The canvas's context, in CSS pixels and cleared; null where it has no size. */
 export function begin(canvas) {

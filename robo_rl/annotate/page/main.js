@@ -146,6 +146,7 @@ async function heard(news) {
   if (news.failure) marking.say(news.failure, true);
   if (reading) {
     tracks.fetchTracks();
+    tracks.fetchValues();
     refreshPose();
   }
   if (news.version && news.version !== S.version && !fetching) {

@@ -81,7 +81,7 @@ function paintHead() {
     open.push(`[ ${seconds(Math.abs(to - S.in), 2)} s ${S.out !== null ? "]" : "…"}`);
   }
   $("live").textContent = open.join("   ");
-  $("rate").textContent = S.playing ? `${S.playing > 0 ? "▶" : "◀"} ${Math.abs(S.playing)}×` : `⏸ ${S.speed}×`;
+  $("rate").textContent = S.playing ? `${S.playing > 0 ? "▶" : "◀"} ${Math.abs(S.playing)}×` : `paused, ${S.speed}×`;
   $("snap").textContent = `snap ${S.snap}`;
   for (const b of $("keys").children) b.classList.toggle("on", Boolean(S.open[b.dataset.action]));
 }

@@ -5,7 +5,7 @@ import { GUTTER, begin, colour, onDraw, redraw, ticks, xOf } from "./drawing.js"
 import { S, on, seconds } from "./state.js";
 
 const canvas = document.getElementById("tracks");
-const AXIS = 18;
+const AXIS = 18, NUMBERS = 36; // pixels for the axis and for the range of a row
 let shown = null; // {t0, t1, tracks, count, data}: the newest answer
 let busy = false, stale = false;
 let values = {};
@@ -46,6 +46,7 @@ export function fetchTracks() {
 }
 
 export const isReady = () => Boolean(shown?.ready) && !busy;
+export const hasData = () => Boolean(shown?.data.some(Number.isFinite));
 
 function paint() {
   const frame = begin(canvas);
@@ -84,13 +85,13 @@ function paintAxis(c, width, height) {
 function paintRow(c, width, top, tall, i) {
   const signal = S.log.signals[S.tracks[i]];
   c.fillStyle = colour("text");
-  c.font = "12px system-ui, sans-serif";
+  c.font = "11px system-ui, sans-serif";
   c.save();
-  c.beginPath(); c.rect(0, top, GUTTER - 6, tall); c.clip();
-  c.fillText(tail(c, signal.label, GUTTER - 14), 6, top + 2);
+  c.beginPath(); c.rect(0, top, GUTTER - NUMBERS, tall); c.clip();
+  c.fillText(tail(c, signal.label, GUTTER - NUMBERS - 8), 6, top + 2);
   c.font = "10px system-ui, sans-serif";
   c.fillStyle = colour("dim");
-  if (tall > 26) c.fillText(tail(c, signal.topic, GUTTER - 14), 6, top + 16);
+  if (tall > 26) c.fillText(tail(c, signal.topic, GUTTER - NUMBERS - 8), 6, top + 16);
   if (tall > 38) c.fillText(valueText(signal), 6, top + 28);
   c.restore();
   c.strokeStyle = colour("line");
@@ -164,7 +165,7 @@ function paintCursor(c, width, height) {
 
 const valueText = (signal) => {
   const v = values[signal.name];
-  return v === undefined || v === null ? "" : `${short(v)} ${signal.unit}`;
+  return v === undefined || v === null ? "" : `${short(v)} ${signal.unit === "1" ? "" : signal.unit}`;
 };
 const short = (v) => (v === 0 ? "0" : Math.abs(v) >= 1e5 || Math.abs(v) < 1e-3 ? v.toExponential(1) : String(+v.toPrecision(4)));
 
@@ -177,7 +178,7 @@ function tail(c, text, width) {
 }
 
 let asking = false, again = false;
-function fetchValues() {
+export function fetchValues() {
   if (asking) { again = true; return; }
   if (!S.tracks.length) return;
   asking = true;
