@@ -245,9 +245,16 @@ def help_of(key: tuple[str, ...]) -> str:
 
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        scene = ["quadrotor/hover"] if key == ("train",) else []  # its settings are flags only once it is named
-        main([*key, *scene, "--help"])
+        main([*key, *_NAMED.get(key, []), "--help"])
     return out.getvalue()
+
+
+_NAMED = {
+    ("train",): ["quadrotor/hover"],
+    ("eval",): ["zoo:quadrotor-hover"],
+    ("dataset",): ["--collect", "quadrotor/hover"],
+}
+"""What a scene's settings become flags by."""
 
 
 def test_every_command_and_flag_that_the_pages_name_exists() -> None:
