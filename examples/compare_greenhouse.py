@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="validation, test or shift")
     parser.add_argument("--family", default="train", help="nominal, train or wide: how the 8 greenhouses are drawn")
     parser.add_argument("--forecast", default="", help="perfect, noisy or none, where it is not the policy's own")
-    parser.add_argument("--step-noise", type=float, default=0.0, help="noise on coefficients; the benchmark: 0.05")
+    parser.add_argument("--step-noise", type=float, default=0.0, help="on all coefficients; the benchmark has 0.05")
     parser.add_argument("--substep", type=float, default=450.0, help="integration step, s; the benchmark's is 450")
     parser.add_argument("--draws", type=int, default=1, help="standard season: how many draws of the noise")
     parser.add_argument("--mpc-every", type=int, default=8, help="family: mpc grows only every so many seasons")
@@ -106,7 +106,7 @@ def main() -> None:
         r = rows[-1]
         low, high = r.get("mean_ci95", (r["mean"], r["mean"]))
         print(
-            f"{law:28s} {r['mean']:8.3f} [{low:.3f}, {high:.3f}]  worst tenth {r['cvar10']:8.3f}  least {r['least']:8.3f}"
+            f"{law:28s} {r['mean']:8.3f} [{low:.3f}, {high:.3f}]  tenth {r['cvar10']:8.3f}  least {r['least']:8.3f}"
             f"  profit {r['epi']:6.3f}  penalty {r['penalty']:6.3f}  seasons {r['seasons']}",
             flush=True,
         )

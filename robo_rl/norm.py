@@ -54,5 +54,7 @@ class RunningNorm:
 
     def _refresh(self) -> None:
         std = torch.sqrt(self.m2 / self.count.clamp(min=1.0)) + MIN_STD
-        self.scale = torch.where(self.count > 0, 1.0 / std, torch.ones_like(std)).float()
+        # What has never moved says nothing, and is shown as 0: a network has not learnt what to do when it does move.
+        moved = torch.where(self.m2 > 0, 1.0 / std, torch.zeros_like(std))
+        self.scale = torch.where(self.count > 0, moved, torch.ones_like(std)).float()
         self.shift = (-self.mean * self.scale.double()).float()
