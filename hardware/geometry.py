@@ -152,9 +152,8 @@ def quat_to_euler(q: Any) -> tuple[Any, Any, Any]:
 
 
 def wrap_angle(angle: Any) -> Any:
-    """Angles (...), rad, within one turn of +-pi, brought to within +-pi."""
-    xp = namespace(angle)
-    return xp.where(angle > math.pi, angle - math.tau, xp.where(angle < -math.pi, angle + math.tau, angle))
+    """Angles (...), rad, within +-pi."""
+    return angle - math.tau * namespace(angle).round(angle * (1.0 / math.tau))
 
 
 def quat_yaw(q: Any) -> Any:

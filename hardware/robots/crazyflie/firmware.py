@@ -19,6 +19,7 @@ import math
 from typing import Any, NamedTuple
 
 from hardware.arrays import constant, namespace
+from hardware.geometry import wrap_angle
 
 RATE_HZ = 500.0
 """Rate of both loops: ATTITUDE_RATE."""
@@ -217,12 +218,6 @@ def rotor_ceiling(battery_v: Any, *, rotor_max_n: float = THRUST_MAX_N) -> Any:
     """
     xp = namespace(battery_v)
     return xp.clip(thrust_from_voltage(battery_v) / rotor_max_n, 0.0, 1.0)
-
-
-def wrap_angle(angle: Any) -> Any:
-    """Angles (...), rad, within +-pi (capAngle)."""
-    xp = namespace(angle)
-    return angle - 2.0 * math.pi * xp.round(angle * (0.5 / math.pi))
 
 
 def _bounded(value: Any, limit: Any) -> Any:
