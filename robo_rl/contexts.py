@@ -80,3 +80,11 @@ def returns_in(make: Make, act: Act, contexts: Tensor, *, repeats: int, seed: in
         running *= 1.0 - (step.terminated | step.truncated).to(running)
         obs = step.obs["policy"]
     return total.view(repeats, count).mean(0).cpu()
+
+
+def keep_worlds(env: Any) -> None:
+    """From now on every environment restarts in the world that it has now: parameters and, where it can, start."""
+    task = task_of(env)
+    task.contexts = task.state["params"].clone()
+    if hasattr(task, "starts"):
+        task.starts = task.state["begun"].clone()

@@ -35,6 +35,8 @@ class Unrolled:
         self.norm = RunningNorm(obs.shape[1], obs.device, config.obs_clip)
         self.total = torch.zeros(env.num_envs, device=obs.device)
         """(N) return of each environment's present episode."""
+        self.weights = torch.ones_like(self.total)
+        """(N) weight of each environment's return."""
         if config.max_adjoint > 0.0:
             env.boundary = functools.partial(bounded, config.max_adjoint / env.num_envs)
         self.env_steps, self.updates = 0, 0
@@ -49,7 +51,7 @@ class Unrolled:
             seen.append(self.obs.detach())
             step = env.step(self.actor(self.norm.apply(self.obs)))
             self.obs = step.obs["policy"]
-            loss = loss - step.reward.mean()
+            loss = loss - (self.weights * step.reward).mean()
             counts += self._count(step)
         if not loss.requires_grad:
             raise BadInput(f"the reward of scene {env.spec.id} has no gradient; train with --algo ppo or sac")
