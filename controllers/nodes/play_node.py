@@ -1,19 +1,20 @@
 """ROS 2 node `log_player`: publishes a log's messages again, byte for byte, at their recorded pace.
 
 Services (std_srvs/Trigger): `~/pause`, `~/resume`, `~/play_next` (one message while paused) and `~/seek` (to parameter
-`position_s`). Parameter `rate` may be changed while it plays.
+`position_s`). Parameter `rate` may be changed while it plays. A jump of the clock is announced on `~/jump` (the new
+time) before `/clock` shows it; otherwise `/clock` never goes back.
 """
 
-import re
 import threading
 import time
 from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor, SetParametersResult
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -23,8 +24,9 @@ from std_srvs.srv import Trigger
 
 from controllers.channels import ESTOP, GOAL, HEARTBEAT, STOP, command_topic
 from controllers.nodes.messages import message_class
+from controllers.nodes.selection import Selection
 from controllers.nodes.session import session
-from hardware.errors import BadInput, RoboError
+from hardware.errors import BadInput, NotFoundError, RoboError
 from hardware.log.qos import Qos
 from hardware.log.reader import Log, LogMessage, LogTopic
 from hardware.log.timeline import Timeline
@@ -35,6 +37,8 @@ NODE_NAME = "log_player"
 REPLAY_PREFIX = "/replay"
 ACKNOWLEDGE_S = 2.0
 WATCH_S = 0.5
+LATENESS_MS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Bounds of the histogram."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,16 @@ class Playing:
     start_s: float = 0.0
     """Offset from the log's start; latched messages from before it are published first."""
     duration_s: float | None = None
+    topics: tuple[str, ...] = ()
+    """Only these; empty: all."""
     regex: str = ""
     """Only topics whose whole name matches."""
+    exclude: str = ""
+    """No topic whose whole name matches."""
+    remap: Mapping[str, str] = field(default_factory=dict)
+    """Recorded topic -> where it is published instead. Commands may only go where no known robot listens."""
+    loop: bool = False
+    """Begins again at the start when the end is reached."""
     allow_commands: bool = False
     """Commands, goals, e-stop and heartbeats of known robots go to their own topics instead of `/replay/...`."""
     clock_hz: float = 0.0
@@ -68,6 +80,8 @@ class Played:
     duration_s: float
     lateness_ms: dict[str, float]
     """p50, p99 and max of publishing behind schedule."""
+    histogram: dict[str, int]
+    """How late, in words -> messages."""
 
 
 def command_topics_of(log: Log) -> dict[str, str]:
@@ -75,14 +89,17 @@ def command_topics_of(log: Log) -> dict[str, str]:
 
     Commands of every mode, goals, stop and e-stop, and heartbeats (a replayed one would stand in for a dead peer).
     """
-    found = {}
+    found = {t.name: robot_moved_by(t.name, t.type.name) for t in log.topics.values()}
+    return {topic: space for topic, space in found.items() if space is not None}
+
+
+def robot_moved_by(topic: str, message_type: str) -> str | None:
+    """The namespace of the known robot that messages on this topic move; None where they move none."""
     for spec in map(load_spec, robot_names()):
-        kinds = [*map(command_topic, spec.modes.values()), GOAL, ESTOP, STOP, HEARTBEAT]
-        for name, kind in kinds:
-            for t in log.topics.values():
-                if t.name.endswith(f"/{name}") and t.type.name == kind:
-                    found[t.name] = t.name.removesuffix(f"/{name}")
-    return found
+        for name, kind in [*map(command_topic, spec.modes.values()), GOAL, ESTOP, STOP, HEARTBEAT]:
+            if topic.endswith(f"/{name}") and message_type == kind:
+                return topic.removesuffix(f"/{name}")
+    return None
 
 
 def publisher_qos(recorded: Sequence[Qos]) -> QoSProfile:
@@ -101,23 +118,33 @@ class Player:
 
     def __init__(self, node: Node, log: Log, playing: Playing, stop: threading.Event) -> None:
         self._node, self._log, self._stop = node, log, stop
+        self._start_ns = self._at(playing.start_s)
         self._end_ns = None if playing.duration_s is None else self._at(playing.start_s + playing.duration_s) + 1
+        self._loop = playing.loop
         self._wake = threading.Condition()
-        self._seek: int | None = self._at(playing.start_s)
+        self._seek: int | None = self._start_ns
         self._single = 0
         self._paused: bool | None = playing.paused
         """How to begin; None once it has begun."""
-        self.timeline = Timeline(self._at(playing.start_s), playing.rate, time.monotonic(), paused=True)
+        self.timeline = Timeline(self._start_ns, playing.rate, time.monotonic(), paused=True)
+        self._clock: _ClockOut | None = None
         self.refusal: RoboError | None = None
         """Why playing was broken off."""
         self.skipped: dict[str, str] = {}
         self.counts: dict[str, int] = {}
         self.lateness_s = array("d")
         self._commands = command_topics_of(log)
+        self._watched = dict(self._commands)
+        """Topic that is or would be a command -> namespace of the robot that it would move."""
         self._publishers: dict[str, tuple[str, Any]] = {}
+        selection = Selection(playing.topics, playing.regex, playing.exclude, hidden=True)
+        unknown = set(playing.topics) | set(playing.remap)
         for t in log.topics.values():
-            if not playing.regex or re.fullmatch(playing.regex, t.name):
-                self._advertise(t, playing.allow_commands)
+            unknown -= {t.name, t.name.removeprefix("/")}
+            if selection.wants(t.name if t.name.startswith("/") else f"/{t.name}"):
+                self._advertise(t, playing)
+        if unknown:
+            raise NotFoundError(f"topic of {log.path}", sorted(unknown)[0], log.topics)
         self._serve(playing)
 
     def play(self) -> None:
@@ -128,11 +155,16 @@ class Player:
             self._paused = None
         while self._seek is not None and not self._stop.is_set():
             start, self._seek = self._seek, None
+            before = sum(self.counts.values())
             self._publish_latched(start)
             for m in self._log.messages(self._publishers, start, self._end_ns, raw=True):
                 if not self._wait_for(m):
                     break
                 self._publish(m)
+            else:
+                if self._loop and not self._stop.is_set() and sum(self.counts.values()) > before:
+                    with self._wake:
+                        self._jump(self._start_ns)
 
     def finish(self) -> None:
         """Waits until reliable subscribers have what was published, but not for long."""
@@ -154,7 +186,7 @@ class Player:
         self._node.create_timer(WATCH_S, look)
 
     def _refuse_live_robots(self) -> None:
-        for topic, space in self._commands.items():
+        for topic, space in self._watched.items():
             for spec in map(load_spec, robot_names()):
                 for name in (f"{space}/{t}" for t in state_topics(spec)):
                     infos = self._node.get_publishers_info_by_topic(name)
@@ -162,9 +194,13 @@ class Player:
                     if others:
                         raise RoboError(f"will not play {topic}: a live robot publishes {name} ({', '.join(others)})")
 
-    def _advertise(self, topic: LogTopic, allow_commands: bool) -> None:
+    def _advertise(self, topic: LogTopic, playing: Playing) -> None:
         name = topic.name if topic.name.startswith("/") else f"/{topic.name}"
-        if topic.name in self._commands and not allow_commands:
+        name = playing.remap.get(topic.name, playing.remap.get(name, name))
+        moved = robot_moved_by(name, topic.type.name)
+        if moved is not None:
+            self._watched[topic.name] = moved
+        if (moved is not None or topic.name in self._commands) and not playing.allow_commands:
             name = REPLAY_PREFIX + name
         try:
             cls = message_class(topic.type.name)
@@ -220,14 +256,11 @@ class Player:
         }.items():
             node.create_service(Trigger, f"~/{name}", self._answering(act))
         if playing.clock_hz > 0:
-            from rosgraph_msgs.msg import Clock
-
-            publisher = node.create_publisher(Clock, "/clock", 10)
+            self._clock = clock = _ClockOut(node, self.timeline.position_ns)
 
             def tick() -> None:
-                message: Any = Clock()
-                message.clock.sec, message.clock.nanosec = divmod(self.timeline.now_ns(time.monotonic()), 1_000_000_000)
-                publisher.publish(message)
+                with self._wake:
+                    clock.show(self.timeline.now_ns(time.monotonic()))
 
             node.create_timer(1.0 / playing.clock_hz, tick)
 
@@ -262,9 +295,15 @@ class Player:
 
     def _go(self) -> str:
         position_s = float(self._node.get_parameter("position_s").value or 0.0)
-        self._seek = self._at(position_s)
-        self.timeline.seek(self._seek, time.monotonic())
+        self._jump(self._at(position_s))
         return f"at {position_s:.3f} s"
+
+    def _jump(self, to_ns: int) -> None:
+        """Goes on from another instant, once that is announced. The caller holds the lock."""
+        self._seek = to_ns
+        if self._clock is not None:
+            self._clock.announce(to_ns)
+        self.timeline.seek(to_ns, time.monotonic())
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for p in parameters:
@@ -291,10 +330,7 @@ def play(
     """
     if not 1e-3 <= playing.rate <= 1e3 or playing.start_s < 0:
         raise BadInput(f"rate {playing.rate:g} must lie in 0.001..1000 and start {playing.start_s:g} s at 0 or later")
-    try:
-        re.compile(playing.regex)
-    except re.error as e:
-        raise BadInput(f"'{playing.regex}' is not a regular expression: {e.msg}") from e
+    Selection(playing.topics, playing.regex, playing.exclude)
     stop = stop or threading.Event()
     log = Log(playing.log, time_base="log")
     with session(NODE_NAME, stop, ros_args) as (node, executor):
@@ -315,7 +351,42 @@ def play(
             player.finish()
         executor.shutdown()
         spinner.join(timeout=5.0)
-    late = np.frombuffer(player.lateness_s, dtype=np.float64) * 1e3 if player.lateness_s else np.zeros(1)
-    p50, p99 = np.percentile(late, [50, 99])
-    figures = {"p50": float(p50), "p99": float(p99), "max": float(late.max())}
-    return Played(player.counts, player.skipped, took, figures)
+    late = np.frombuffer(player.lateness_s, dtype=np.float64) * 1e3 if player.lateness_s else np.zeros(0)
+    p50, p99, most = np.percentile(late, [50, 99, 100]) if len(late) else (0.0, 0.0, 0.0)
+    figures = {"p50": float(p50), "p99": float(p99), "max": float(most)}
+    return Played(player.counts, player.skipped, took, figures, lateness_histogram(late))
+
+
+def lateness_histogram(late_ms: NDArray[np.float64]) -> dict[str, int]:
+    """How many messages were how late, between the bounds of `LATENESS_MS`."""
+    counts, _ = np.histogram(late_ms, bins=[-np.inf, *LATENESS_MS, np.inf])
+    names = [*(f"up to {b:g} ms" for b in LATENESS_MS), f"over {LATENESS_MS[-1]:g} ms"]
+    return dict(zip(names, counts.tolist(), strict=True))
+
+
+class _ClockOut:
+    """`/clock`, which goes back only after that was announced on `~/jump`."""
+
+    def __init__(self, node: Node, start_ns: int) -> None:
+        from rosgraph_msgs.msg import Clock
+
+        self._type: Any = Clock
+        self._clock = node.create_publisher(Clock, "/clock", 10)
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._jumps = node.create_publisher(Clock, "~/jump", latched)
+        self._shown_ns = start_ns
+
+    def show(self, t_ns: int) -> None:
+        """Publishes the time; never less than the last one."""
+        self._shown_ns = max(self._shown_ns, t_ns)
+        self._clock.publish(self._message(self._shown_ns))
+
+    def announce(self, t_ns: int) -> None:
+        """Says that the next time will be `t_ns`."""
+        self._jumps.publish(self._message(t_ns))
+        self._shown_ns = t_ns
+
+    def _message(self, t_ns: int) -> Any:
+        message = self._type()
+        message.clock.sec, message.clock.nanosec = divmod(t_ns, 1_000_000_000)
+        return message

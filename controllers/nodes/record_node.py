@@ -1,6 +1,8 @@
-"""ROS 2 node `log_recorder`: every message of the chosen topics goes, byte for byte, into a log."""
+"""ROS 2 node `log_recorder`: every message of the chosen topics goes, byte for byte, into a log.
 
-import re
+Its services (see `episode_marks`) set marks; those and what others publish on `/annotation` become annotations.
+"""
+
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +16,15 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from controllers.nodes.definitions import definition_of
+from controllers.nodes.episode_marks import EpisodeMarks
 from controllers.nodes.messages import message_class
+from controllers.nodes.selection import Selection
 from controllers.nodes.session import session
+from hardware.annotation.recorded import TOPIC as MARKS
+from hardware.annotation.recorded import keep_recorded
 from hardware.errors import BadInput
 from hardware.log.qos import Qos
+from hardware.log.reader import Log
 from hardware.log.writer import FLUSH_S, LogWriter
 
 DEPTH = 1000
@@ -42,6 +49,8 @@ class Recording:
     """Never a topic whose whole name matches."""
     flush_s: float = FLUSH_S
     fsync_s: float | None = None
+    max_bytes: int | None = None
+    """Begins another file once one is that large."""
     duration_s: float | None = None
     """Stops by itself after this time."""
     linger_s: float = 0.0
@@ -57,30 +66,8 @@ class Recorded:
     lost: dict[str, int]
     """Topic -> messages that the middleware reported as lost."""
     duration_s: float
-
-
-class Selection:
-    """Which topics are wanted. Raises BadInput for an expression that is not one."""
-
-    def __init__(self, topics: Sequence[str], regex: str, exclude: str) -> None:
-        self._names = {t if t.startswith("/") else f"/{t}" for t in topics}
-        try:
-            self._regex = re.compile(regex) if regex else None
-            self._exclude = re.compile(exclude) if exclude else None
-        except re.error as e:
-            raise BadInput(f"'{e.pattern}' is not a regular expression: {e.msg}") from e
-
-    def wants(self, topic: str) -> bool:
-        """Hidden topics (a part beginning with '_': actions, service events) are recorded only by their name."""
-        if topic in self._names:
-            return True
-        if any(part.startswith("_") for part in topic.split("/")):
-            return False
-        if self._exclude and self._exclude.fullmatch(topic):
-            return False
-        if self._regex:
-            return self._regex.fullmatch(topic) is not None
-        return not self._names
+    marks: int = 0
+    """Marks that became annotations."""
 
 
 class Recorder:
@@ -97,7 +84,7 @@ class Recorder:
     def discover(self) -> None:
         """Looks for new topics, and for publishers that an existing subscription does not match."""
         for topic, _ in self._node.get_topic_names_and_types():
-            if topic in self._refused or not self._selection.wants(topic):
+            if topic in self._refused or not (topic == MARKS or self._selection.wants(topic)):
                 continue
             offers = self._node.get_publishers_info_by_topic(topic)
             if offers:
@@ -160,10 +147,13 @@ def record(
     """
     stop = stop or threading.Event()
     selection = Selection(recording.topics, recording.regex, recording.exclude)
-    writer = LogWriter(recording.out, flush_s=recording.flush_s, fsync_s=recording.fsync_s)
+    writer = LogWriter(
+        recording.out, flush_s=recording.flush_s, fsync_s=recording.fsync_s, max_bytes=recording.max_bytes
+    )
     started = time.monotonic()
     with writer, session(NODE_NAME, stop, ros_args) as (node, executor):
         recorder = Recorder(node, writer, selection, say)
+        EpisodeMarks(node, writer)
         say(f"recording to {writer.path}")
         while not stop.is_set() and recorder.failure is None:
             executor.spin_once(timeout_sec=0.1)
@@ -180,7 +170,9 @@ def record(
                 heard, count = time.monotonic(), writer.messages
         if recorder.failure is not None:
             raise recorder.failure
-    return Recorded(recording.out, writer.counts, recorder.lost, time.monotonic() - started)
+    duration_s = time.monotonic() - started
+    marks = keep_recorded(Log(recording.out)) if MARKS in writer.counts else []
+    return Recorded(recording.out, writer.counts, recorder.lost, duration_s, len(marks))
 
 
 def request_for(offers: Sequence[QoSProfile]) -> QoSProfile:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from std_srvs.srv import Trigger
 from support.log_samples import START_NS
 
 from controllers.nodes.messages import message_class
-from controllers.nodes.play_node import Played, Playing, play
+from controllers.nodes.play_node import Played, Playing, lateness_histogram, play
 from controllers.nodes.profile import VARIABLE, profile_path
 from hardware.log.qos import LATCHED
 from hardware.log.types import encode, new_message
@@ -228,6 +229,74 @@ def test_pause_single_step_seek_rate_and_resume(listener: Listener, flight: tupl
     assert results[0].counts == {"/cf/odom": 12}
 
 
+def test_loop_filter_and_remap(listener: Listener, flight: tuple[Path, list[bytes]]) -> None:
+    """Again and again from the start, only what is wanted, elsewhere; each jump is announced before /clock shows it."""
+    path, sent = flight
+    listener.listen("/again/odom", "nav_msgs/msg/Odometry")
+    listener.listen("/cf/heartbeat", "std_msgs/msg/Header")
+    times: list[tuple[str, int]] = []
+    latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    for topic, qos in (("/clock", 10), ("/log_player/jump", latched)):
+        listener.node.create_subscription(
+            message_class("rosgraph_msgs/msg/Clock"), topic, lambda m, t=topic: times.append((t, _ns(m))), qos
+        )
+    stop, results = threading.Event(), []
+    playing = Playing(
+        path,
+        rate=2.0,
+        topics=("/cf/odom", "/cf/heartbeat"),
+        exclude=".*card",
+        remap={"/cf/odom": "/again/odom"},
+        loop=True,
+        clock_hz=100.0,
+        delay_s=2.0,
+    )
+    player = threading.Thread(target=lambda: results.append(play(playing, stop=stop, say=lambda _: None)))
+    player.start()
+    try:
+        _until(lambda: len(listener.heard["/again/odom"]) >= 2 * COUNT + 20)
+    finally:
+        stop.set()
+        player.join(timeout=30.0)
+    assert listener.heard["/again/odom"][: 2 * COUNT] == sent * 2
+    assert not listener.heard["/cf/heartbeat"]
+    [played] = results
+    assert set(played.counts) == {"/again/odom", "/replay/cf/heartbeat"}
+    assert sum(played.histogram.values()) == sum(played.counts.values())
+    jumps = [t for topic, t in times if topic == "/log_player/jump"]
+    assert len(jumps) >= 2
+    assert set(jumps) == {START_NS}
+    shown = [t for topic, t in times if topic == "/clock"]
+    backwards = sum(b < a for a, b in pairwise(shown))
+    assert 1 <= backwards <= len(jumps)
+
+
+def test_remapping_onto_a_command_is_a_command(listener: Listener, flight: tuple[Path, list[bytes]]) -> None:
+    """A topic that moves nobody does not become one that does, and a live robot there stops it."""
+    path, _ = flight
+    listener.listen("/other/cmd_vel_legacy", "geometry_msgs/msg/Twist")
+    listener.listen("/replay/other/cmd_vel_legacy", "geometry_msgs/msg/Twist")
+    remap = ("--topics", "/cf/cmd_vel_legacy", "--remap", "/cf/cmd_vel_legacy:=/other/cmd_vel_legacy")
+    done = _run(str(path), *remap, "--rate", "20", "--delay", "3")
+    assert done.returncode == 0, done.stderr
+    _until(lambda: len(listener.heard["/replay/other/cmd_vel_legacy"]) == COUNT)
+    assert not listener.heard["/other/cmd_vel_legacy"]
+    assert "up to" in done.stdout
+    listener.node.create_publisher(message_class("nav_msgs/msg/Odometry"), "/other/odom", 1)
+    done = _run(str(path), *remap, "--allow-commands", "--rate", "20", "--delay", "3")
+    assert done.returncode == 1
+    assert "a live robot publishes /other/odom (listener)" in done.stderr
+
+
+def test_lateness_histogram_by_hand() -> None:
+    """Bounds belong to the class below them."""
+    found = lateness_histogram(np.array([0.05, 0.2, 0.9, 2.0, 50.0, 500.0, 500.0]))
+    assert found == {
+        "up to 0.1 ms": 1, "up to 0.3 ms": 1, "up to 1 ms": 1, "up to 3 ms": 1, "up to 10 ms": 0,
+        "up to 30 ms": 0, "up to 100 ms": 1, "over 100 ms": 2,
+    }  # fmt: skip
+
+
 def test_bad_options_are_one_line(flight: tuple[Path, list[bytes]], domain: None) -> None:
     """Rates and expressions that mean nothing, logs that are not there."""
     path, _ = flight
@@ -236,6 +305,8 @@ def test_bad_options_are_one_line(flight: tuple[Path, list[bytes]], domain: None
         ((str(path), "--start", "-1"), "start -1 s at 0 or later"),
         ((str(path), "--regex", "("), "is not a regular expression"),
         ((str(path / "nowhere"),), "does not exist"),
+        ((str(path), "--topics", "/nix"), "'/nix' not found; known: /cf/cmd_vel_legacy"),
+        ((str(path), "--remap", "/cf/odom"), "--remap /cf/odom: expected /recorded:=/published"),
     ]:
         done = _run(*argv)
         assert done.returncode == 1
@@ -254,5 +325,8 @@ def _set(listener: Listener, name: str, value: float) -> None:
 def _clock_ns(raw: bytes) -> int:
     from rclpy.serialization import deserialize_message
 
-    clock = deserialize_message(raw, Clock).clock
-    return clock.sec * 10**9 + clock.nanosec
+    return _ns(deserialize_message(raw, Clock))
+
+
+def _ns(message: Any) -> int:
+    return message.clock.sec * 10**9 + message.clock.nanosec

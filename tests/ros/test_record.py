@@ -21,7 +21,9 @@ from support.ros_talker import known_odometry
 
 from controllers.nodes.definitions import definition_of
 from controllers.nodes.profile import VARIABLE, profile_path
-from controllers.nodes.record_node import Selection, request_for
+from controllers.nodes.record_node import request_for
+from controllers.nodes.selection import Selection
+from hardware.annotation import annotations
 from hardware.errors import BadInput
 from hardware.log.reader import Log
 from hardware.log.recover import recover
@@ -180,6 +182,84 @@ def test_a_weaker_publisher_that_joins_later_is_heard_too(
     heard = Log(tmp_path / "log").channels["/mixed.data"].values.tolist()
     assert heard[0] == "strong"
     assert {"weak", "strong again"} <= set(heard)
+
+
+OPERATOR = """
+import json, sys, rclpy
+from std_srvs.srv import SetBool, Trigger
+rclpy.init()
+node = rclpy.create_node("operator")
+for name, data in json.loads(sys.argv[1]):
+    kind = Trigger if data is None else SetBool
+    client = node.create_client(kind, "/log_recorder/" + name)
+    assert client.wait_for_service(timeout_sec=20.0)
+    future = client.call_async(Trigger.Request() if data is None else SetBool.Request(data=data))
+    rclpy.spin_until_future_complete(node, future)
+    print(future.result().success, future.result().message)
+"""
+
+
+def _operate(environment: dict[str, str], *calls: tuple[str, bool | None]) -> list[str]:
+    """Calls services of the recorder from a process of its own; their answers."""
+    done = subprocess.run(
+        [sys.executable, "-c", OPERATOR, json.dumps(calls)], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_marks_set_while_recording_outlive_it(
+    processes: Processes, environment: dict[str, str], tmp_path: Path, killed: bool
+) -> None:
+    """What a service has acknowledged is an annotation with that id: after a clean end, and after SIGKILL at once."""
+    path = tmp_path / "log"
+    recorder = processes.start("-m", "robo_rl", "log", "record", str(path), "--exclude", ".*", "--flush", "600")
+    _line(recorder, "recording to")
+    answers = _operate(
+        environment,
+        *(("end_episode", True), ("start_episode", None), ("start_episode", None), ("end_episode", True)),
+        *(("mark", None), ("start_episode", None)),
+    )
+    first, event, second = (answers[i].removeprefix("True ") for i in (1, 4, 5))
+    assert answers == [
+        "False no episode has been started", f"True {first}", f"False episode {first} has not ended yet",
+        f"True {first}", f"True {event}", f"True {second}",
+    ]  # fmt: skip
+    if killed:
+        recorder.kill()
+        recorder.wait()
+        done = subprocess.run(
+            [sys.executable, "-m", "robo_rl", "log", "recover", str(path)], capture_output=True, text=True, timeout=60
+        )
+        assert "4 marks that were set while recording" in done.stdout
+        path = tmp_path / "log-recovered"
+    else:
+        recorder.send_signal(signal.SIGINT)
+        shown, _ = recorder.communicate(timeout=30)
+        assert "4 marks" in shown
+    marks = annotations(path)
+    assert {m.id for m in marks if m.kind != "outcome"} == {first, event, second}
+    [outcome] = [m for m in marks if m.kind == "outcome"]
+    assert (outcome.episode, outcome.label, outcome.by.type) == (first, "success", "robot")
+    [cut] = [m for m in marks if m.id == second]
+    assert cut.value == {"end": "the recording ended"}
+
+
+def test_several_files_by_size(processes: Processes, tmp_path: Path) -> None:
+    """Every byte over all files."""
+    talker = processes.start(str(TESTS / "support" / "ros_talker.py"), "9", str(COUNT))
+    recorder = processes.start(
+        *("-m", "robo_rl", "log", "record", str(tmp_path / "log"), "--max-size", "0.03", "--flush", "0.05")
+    )
+    _line(talker, "done")
+    time.sleep(0.5)
+    recorder.send_signal(signal.SIGINT)
+    shown, _ = recorder.communicate(timeout=30)
+    assert recorder.returncode == 0, shown
+    log = Log(tmp_path / "log")
+    assert len(log.files) > 2
+    assert [m.cdr for m in by_ours(tmp_path / "log") if m.topic == "/robot/odom"] == known_odometry(9, COUNT)
 
 
 def test_a_directory_with_a_recording_is_refused(processes: Processes, tmp_path: Path) -> None:

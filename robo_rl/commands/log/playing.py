@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hardware.errors import BadInput
 from robo_rl.cli import Outcome
 from robo_rl.commands.log.opening import LogPath, say
 
@@ -22,8 +23,16 @@ class Play:
     """Begin so many seconds after the log's start."""
     duration: float | None = None
     """Stop after so many recorded seconds."""
+    topics: tuple[str, ...] = ()
+    """Play only these topics."""
     regex: str = ""
     """Play only topics whose whole name matches."""
+    exclude: str = ""
+    """Play no topic whose whole name matches."""
+    remap: tuple[str, ...] = ()
+    """Publish elsewhere: /recorded:=/published, any number of them."""
+    loop: bool = False
+    """Begin again at the start when the end is reached, until Ctrl-C."""
     allow_commands: bool = False
     """Publish commands on their own topics."""
     clock: float = 0.0
@@ -43,7 +52,11 @@ def run(action: Play) -> Outcome:
         rate=action.rate,
         start_s=action.start,
         duration_s=action.duration,
+        topics=action.topics,
         regex=action.regex,
+        exclude=action.exclude,
+        remap=_remappings(action.remap),
+        loop=action.loop,
         allow_commands=action.allow_commands,
         clock_hz=action.clock,
         paused=action.paused,
@@ -53,11 +66,25 @@ def run(action: Play) -> Outcome:
     late = done.lateness_ms
     print(f"played {sum(done.counts.values())} messages in {done.duration_s:.2f} s")
     print(f"lateness p50 {late['p50']:.2f} ms, p99 {late['p99']:.2f} ms, max {late['max']:.2f} ms")
+    for how_late, count in done.histogram.items():
+        if count:
+            print(f"  {how_late:>13}: {count:7d}  {'#' * round(40 * count / max(done.histogram.values()))}")
     result = {
         "messages": sum(done.counts.values()),
         "duration_s": done.duration_s,
         "channels": done.counts,
         "skipped": done.skipped,
         "lateness_ms": late,
+        "lateness_histogram": done.histogram,
     }
     return Outcome(result)
+
+
+def _remappings(pairs: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        recorded, separator, published = pair.partition(":=")
+        if not separator or not recorded or not published.startswith("/"):
+            raise BadInput(f"--remap {pair}: expected /recorded:=/published")
+        found[recorded] = published
+    return found
