@@ -48,6 +48,10 @@ def _record(function: TensorFunction, tensors: tuple[Tensor, ...]) -> Any:
     def recorded(*inputs: Tensor) -> tuple[Tensor, ...]:  # a partial has no name, which tracing wants
         return function(*inputs)
 
+    # The profiling executor rewrites a graph after its first runs: the gradients of a resumed run would differ in their
+    # last bits from those of a run that went on, and they take half as long again.
+    if hasattr(torch._C, "_jit_set_profiling_executor"):
+        torch._C._jit_set_profiling_executor(False)
     with warnings.catch_warnings(), torch.no_grad():
         # torch 2.13 calls tracing deprecated; its successors cost seconds to start, or run in Python again.
         warnings.simplefilter("ignore")
