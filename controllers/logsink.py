@@ -24,6 +24,7 @@ from hardware.messages import (
     Tick,
     absolute,
     pack_tick,
+    primary_topic,
     state_messages,
     status_message,
 )
@@ -43,6 +44,7 @@ class LogSink:
         self._writer = LogWriter(directory, custom={"policy_sha256": artifact.sha256, "robot": robot.name})
         self._goal: dict[str, list[float]] = {}
         self._status: frozenset[str] | None = None
+        self._state_ns = -1
         self._put(CARD[0], card_message(artifact, self._make), now_ns)
 
     @property
@@ -51,12 +53,17 @@ class LogSink:
         return self._writer.messages
 
     def state(self, state: RobotState, now_ns: int) -> None:
-        """Writes every topic of which the state holds a signal, and the status words when they change."""
-        for topic, message in state_messages(self._robot, state, self._make, self._name).items():
-            self._put(topic, message, now_ns)
+        """Writes every topic of which a new state holds a signal, and the status words when they change."""
         if state.status != self._status:
             self._status = state.status
             self._put(STATUS_TOPIC, status_message(state, self._make), now_ns)
+        if state.t_ns == self._state_ns:
+            return
+        self._state_ns = state.t_ns
+        messages = state_messages(self._robot, state, self._make, self._name)
+        first = primary_topic(self._robot)
+        for topic in sorted(messages, key=lambda t: t == first):  # the primary one last: it completes the state
+            self._put(topic, messages[topic], now_ns)
 
     def tick(self, tick: Tick, now_ns: int) -> None:
         """Writes the tick, and the goal when it has changed."""

@@ -102,7 +102,7 @@ class Loop:
         self._next_ns, self._due_ns = 0, 0
         self._standing_in = False
         self._finish = False
-        self._seen_ns = -1
+        self._seen: tuple[int, frozenset[str]] = (-1, frozenset())
         self._fresh: RobotState | None = None
         self._told = 0
 
@@ -236,8 +236,8 @@ class Loop:
             state = self.robot.read()
         except LinkLost:
             return None
-        if state.t_ns != self._seen_ns:
-            self._seen_ns, self._fresh = state.t_ns, state
+        if (state.t_ns, state.status) != self._seen:
+            self._seen, self._fresh = (state.t_ns, state.status), state
         return state
 
     def _fly(self, now: int, state: RobotState | None) -> bool:

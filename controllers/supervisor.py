@@ -38,6 +38,9 @@ FAULTS: Mapping[str, str] = {
 POLICY_FAULTS = frozenset({"not_finite_command", "guard_interventions"})
 """Faults of the law alone: state and link are good, so the classical law takes over and lands."""
 
+LARGEST_BOUND = 1e6
+"""Of what may be set."""
+
 Mode = Literal["unconfigured", "inactive", "active", "fault"]
 
 

@@ -27,11 +27,14 @@ class MonotonicClock:
     run moves nothing. `scale` runs it faster (2.0: two seconds pass per real second); raises BadInput unless positive.
     """
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0, origin_ns: int | None = None) -> None:
+        """`origin_ns`: wall-clock instant from which time runs at `scale`, where several processes must agree."""
         if not 0.0 < scale < math.inf:
             raise BadInput(f"time scale {scale} given; expected a positive number")
         self.scale = scale
         self._epoch_ns, self._start_ns = _same_instant()
+        if origin_ns is not None:
+            self._epoch_ns, self._start_ns = origin_ns, self._start_ns - (self._epoch_ns - origin_ns)
 
     def now_ns(self) -> int:
         """The present instant."""

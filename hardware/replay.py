@@ -1,5 +1,6 @@
 """A robot made of a recording: states, commands and policy steps of a log, and a RobotIO that serves them."""
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
@@ -8,7 +9,7 @@ import numpy as np
 
 from hardware.clock import Clock
 from hardware.errors import BadInput, LinkLost, RoboError
-from hardware.log.reader import Log
+from hardware.log.reader import Log, LogMessage
 from hardware.messages import (
     STATUS_TOPIC,
     TICK_TOPIC,
@@ -27,6 +28,8 @@ from hardware.spec import RobotSpec
 T = TypeVar("T")
 SILENCE_S = 0.5
 """How long after its last state the replayed robot counts as gone, like a real one whose link has died."""
+REORDER_NS = 200_000_000
+"""Longest time by which a recorder may hear one topic later than another."""
 
 
 class Recorded(NamedTuple, Generic[T]):
@@ -57,20 +60,31 @@ def namespace_of(log: Log, spec: RobotSpec, namespace: str | None = None) -> str
 
 
 def recorded_states(log: Log, spec: RobotSpec, namespace: str | None = None) -> Iterator[Recorded[RobotState]]:
-    """States in the order in which they were received, from the first one whose instant is known."""
+    """States in the order in which they were sent: the primary topic completes one, new status words change one."""
     space = namespace_of(log, spec, namespace)
     names = {absolute(space, t): t for t in (*state_topics(spec), STATUS_TOPIC)}
     present = [n for n in names if n in log.topics]
     state, primary = RobotState(0, {}), primary_topic(spec)
     started = False
-    for m in log.messages(present):
+    for m in _as_sent(log.messages(present)):
         topic = names[m.topic]
-        started = started or topic == primary
         state = update_state(spec, state, topic, m.message, m.t_ns)
         if topic == primary and log.time_base != "header":
             state = replace(state, t_ns=m.t_ns)
-        if started:
+        started = started or topic == primary
+        if started and topic in (primary, STATUS_TOPIC):
             yield Recorded(m.log_ns, state)
+
+
+def _as_sent(messages: Iterator[LogMessage]) -> Iterator[LogMessage]:
+    """Messages by the instants of their sending: a recorder hears several topics in an order of its own."""
+    waiting: list[tuple[int, int, LogMessage]] = []
+    for count, m in enumerate(messages):
+        heapq.heappush(waiting, (m.publish_ns, count, m))
+        while waiting[0][2].log_ns < m.log_ns - REORDER_NS:
+            yield heapq.heappop(waiting)[2]
+    while waiting:
+        yield heapq.heappop(waiting)[2]
 
 
 def recorded_commands(log: Log, spec: RobotSpec, namespace: str | None = None) -> Iterator[Recorded[Command]]:

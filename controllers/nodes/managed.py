@@ -39,9 +39,12 @@ class ManagedNode(LifecycleNode):
     traceback and is an ERROR, which `make_safe` answers before the node becomes unconfigured.
     """
 
-    def __init__(self, name: str, context: rclpy.Context, clock: MonotonicClock) -> None:
+    def __init__(self, name: str, context: rclpy.Context, clock: MonotonicClock | None = None) -> None:
         super().__init__(name, context=context)
-        self.monotonic = clock
+        scale = self.declare("time_scale", 1.0, "Seconds of the robot per real second.", low=0.001, high=1000.0)
+        text = "Instant, ns since the epoch, from which time runs so; the same for all nodes of a robot."
+        origin_ns = self.declare("time_origin_ns", 0, text)
+        self.monotonic = clock or MonotonicClock(scale, origin_ns or None)
         self.make = RclpyMessages()
         self.failure = ""
         """Why the last transition was refused."""

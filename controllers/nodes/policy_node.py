@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
@@ -34,8 +35,7 @@ from controllers.nodes.topic_robot import TopicRobot
 from controllers.policy import Policy, goal_signals
 from controllers.results import outcome
 from controllers.sinks import Level
-from controllers.supervisor import Bounds, Supervisor
-from hardware.clock import MonotonicClock
+from controllers.supervisor import LARGEST_BOUND, Bounds, Supervisor
 from hardware.errors import BadInput, RoboError
 from hardware.guard import GuardedRobot
 from hardware.messages import TICK_TOPIC, Tick, pack_tick, stamp_ns
@@ -50,14 +50,14 @@ class PolicyNode(ManagedNode):
     """See the module."""
 
     def __init__(self, context: rclpy.Context) -> None:
-        super().__init__("policy_node", context, MonotonicClock())
+        super().__init__("policy_node", context)
         self.declare("policy", "", "The policy file (.onnx).")
         self.declare("robot", "", "Name of the robot; empty: the one in the policy's card.")
         self.declare("rate_hz", 0.0, "Control rate, Hz; 0: the policy's own.", low=0.0, high=1000.0)
         self.declare("takeoff_height_m", 0.5, "Height of the take-off, m.", low=0.2, high=2.0)
         self.declare("takeoff_s", 2.0, "Duration of the take-off, s.", low=1.0, high=10.0)
         self.declare("handover_s", 1.0, "How long the classical law is blended into the policy, s.", low=0.0, high=10.0)
-        self.declare("duration_s", 0.0, "How long the policy acts, s; 0: until it is stopped.", low=0.0, high=86400.0)
+        self.declare("duration_s", 0.0, "How long the policy acts, s; 0: until it is stopped.", low=0.0, high=1e8)
         self.declare("wait_s", 20.0, "How long to wait for the robot's first state, s.", low=0.1, high=600.0)
         text = "How long to wait, before arming, for a recorder (robo-rl log record) to listen, s; 0: fly without one."
         self.declare("recorder_wait_s", 0.0, text, low=0.0, high=60.0)
@@ -66,7 +66,7 @@ class PolicyNode(ManagedNode):
         self.declare("result", "", "JSON file for the result of the flight.")
         for f in fields(Bounds):
             text = f"What the supervisor counts as a fault: {f.name}; see controllers.supervisor.Bounds."
-            self.declare(f"bounds.{f.name}", f.default, text, low=0.0, high=1000.0)
+            self.declare(f"bounds.{f.name}", f.default, text, low=0.0, high=LARGEST_BOUND)
         self.declare_parameter("goal", [float("nan")], _goal_descriptor())
         self.add_on_set_parameters_callback(self._on_parameters)
         self.done = threading.Event()
@@ -113,7 +113,7 @@ class PolicyNode(ManagedNode):
             self._supervisor = Supervisor(spec, artifact.card.rate_hz, Bounds(**values))
         self._supervisor.configure()
         self._card.publish(card_message(artifact, self.make))
-        self._robot = TopicRobot(self, spec, self.monotonic, self.get_parameter("wait_s").value)
+        self._robot = TopicRobot(self, spec, self.monotonic, self._patience_s("wait_s"))
         self.get_logger().info(f"policy {artifact.path.name} ({artifact.sha256[:12]}) for {spec.name}")
 
     def activate(self) -> None:
@@ -243,8 +243,12 @@ class PolicyNode(ManagedNode):
             result |= {"success": False, "reason": result["reason"] or f"the result cannot be written: {e}"}
         self.result = result
 
+    def _patience_s(self, name: str) -> float:
+        """A wait for other processes, given in real time, on the node's own clock."""
+        return float(self.get_parameter(name).value) * self.monotonic.scale
+
     def _await_recorder(self, robot: TopicRobot) -> None:
-        wait_s = float(self.get_parameter("recorder_wait_s").value)
+        wait_s = self._patience_s("recorder_wait_s")
         if wait_s > 0.0 and not robot.await_recorder(RECORDER, [TICK_TOPIC, GOAL[0]], wait_s):
             self.get_logger().warning(f"no recorder listens after {wait_s:g} s: the recording will lack the beginning")
 
@@ -349,12 +353,12 @@ def _work(node: PolicyNode, stop: Stop) -> int:
             break
     interrupted = stop.wanted.is_set() and node.flying
     node.make_safe()
-    deadline = node.monotonic.now_ns() + round(LANDING_WAIT_S * 1e9)
-    while node.flying and node.monotonic.now_ns() < deadline:
+    deadline = time.monotonic() + LANDING_WAIT_S
+    while node.flying and time.monotonic() < deadline:
         if stop.hurry.wait(0.05):
             node.stop_now("second signal")
             break
-    while node.flying and node.monotonic.now_ns() < deadline:
+    while node.flying and time.monotonic() < deadline:
         node.done.wait(0.05)
     result = node.result
     endless = float(node.get_parameter("duration_s").value) == 0.0

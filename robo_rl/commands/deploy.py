@@ -2,7 +2,8 @@
 
 The robot takes off by itself, the policy takes over, flies to the goals for the duration, and hands back for the
 landing. The first Ctrl-C lands, the second one stops at once. The exit status is 0 only if the flight went through
-all its phases without a fault and, from 5 s after each goal was set, stayed within 0.15 m of it.
+all its phases without a fault and, from 5 s after each goal was set, stayed within 0.15 m of it. Robots that do not
+fly are armed, run by the policy, and given back to their own control; durations are theirs, whatever the time scale.
 """
 
 import math
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from controllers.supervisor import Bounds
+from controllers.supervisor import LARGEST_BOUND, Bounds
 from hardware.errors import BadInput
 from robo_rl.cli import Outcome
 
@@ -38,18 +39,20 @@ class Args:
     """auto takes ROS 2 where it is installed and the mode allows it."""
     goal: tuple[str, ...] = ()
     """Where to go, as x,y,z in metres; several are flown one after the other. A leading minus needs --goal=-1,0,1."""
-    duration: float = 10.0
-    """Seconds for which the policy acts; 0: until Ctrl-C."""
+    duration: float | None = None
+    """Seconds for which the policy acts; 0: until Ctrl-C. By default 10 s, or what the robot's spec says."""
     takeoff_height: float = 0.5
     """Height of the take-off, m."""
     handover: float = 1.0
     """Seconds during which the classical law is blended into the policy."""
     time_scale: float = 1.0
-    """Emulated seconds per real second; direct transport only."""
+    """Emulated seconds per real second; over ROS 2 for slow robots only."""
     name: str | None = None
     """Namespace of the robot's topics; by default its name."""
     fault: UseAppendAction[tuple[str, ...]] = ()
-    """A fault for the emulator that is started here, as name[:at_s[:value]]; may be given repeatedly."""
+    """A fault for the emulator that is started here, as robo-rl emulate takes it; may be given repeatedly."""
+    scene: str | None = None
+    """Scene whose simulator is the world of the emulator that is started here; by default the built-in one."""
     dry_run: bool = False
     """Check everything, connect, compute one command; arm nothing and move nothing."""
     log: Path | None = None
@@ -61,20 +64,23 @@ class Args:
 def run(args: Args) -> Outcome:
     """Flies; the result holds the figures, the status tells the truth."""
     from robo_rl.deployment import direct, ros
+    from robo_rl.deployment.order import judged
 
     order = _order(args)
     transport = args.transport
     if transport == "auto":
-        fits = args.mode != "replay" and args.time_scale == 1.0
+        slow = order.artifact.interface.robot.rate_hz <= ros.FASTEST_SCALED_HZ
+        fits = args.mode != "replay" and (args.time_scale == 1.0 or slow)
         transport = "ros2" if fits and ros.available() else "direct"
     if args.dry_run:
         return Outcome(_shared(args, transport) | direct.rehearse(order))
     print(f"transport {transport}; recording to {order.log}")
     figures = _shared(args, transport) | (ros.fly(order) if transport == "ros2" else direct.fly(order))
-    if figures["interrupted"] and args.duration > 0:
+    if figures["interrupted"] and order.plan.duration_s > 0:
         figures["success"] = False
-    print(_summary(figures))
-    return Outcome(figures, _status(args, figures))
+    figures = judged(order, figures)
+    print(_summary(order, figures))
+    return Outcome(figures, _status(order, figures))
 
 
 def _order(args: Args) -> Any:
@@ -82,7 +88,7 @@ def _order(args: Args) -> Any:
     from controllers.artifact import PolicyArtifact
     from controllers.flight import FlightPlan
     from hardware.spec import load_spec
-    from robo_rl.deployment.order import Order, goals_of
+    from robo_rl.deployment.order import DURATION_S, Order, goals_of
     from robo_rl.zoo import resolve
 
     robot = load_spec(args.robot) if args.robot else None
@@ -90,18 +96,22 @@ def _order(args: Args) -> Any:
     spec = artifact.interface.robot
     if args.mode == "real" and args.uri is None:
         raise BadInput(f"--mode real needs --uri: the address of the {spec.name}, such as {spec.address}")
-    for flag, value, lowest in (("duration", args.duration, 0.0), ("handover", args.handover, 0.0)):
+    duration_s = args.duration
+    if duration_s is None:
+        duration_s = float(spec.parameters.get("duration_s", DURATION_S))
+    for flag, value, lowest in (("duration", duration_s, 0.0), ("handover", args.handover, 0.0)):
         if not (math.isfinite(value) and value >= lowest):
             raise BadInput(f"--{flag} {value:g}: expected seconds, at least {lowest:g}")
     if not (math.isfinite(args.time_scale) and args.time_scale > 0):
         raise BadInput(f"--time-scale {args.time_scale:g}: expected a number above 0")
     if args.time_scale != 1.0 and args.mode != "emulated":
         raise BadInput("--time-scale is for emulated robots: a real one lives in real time, a recording in none")
-    if args.fault and (args.mode != "emulated" or args.uri is not None):
-        raise BadInput("--fault is for the emulator that deploy starts itself: --mode emulated without --uri")
+    for flag, value in (("fault", args.fault), ("scene", args.scene)):
+        if value and (args.mode != "emulated" or args.uri is not None):
+            raise BadInput(f"--{flag} is for the emulator that deploy starts itself: --mode emulated without --uri")
     for field_name, value in asdict(args.bounds).items():
-        if not 0.0 <= value <= 1000.0:  # as policy_node declares them; NaN would never be a fault
-            raise BadInput(f"--{field_name.replace('_', '-')} {value:g}: expected a number from 0 to 1000")
+        if not 0.0 <= value <= LARGEST_BOUND:  # as policy_node declares them; NaN would never be a fault
+            raise BadInput(f"--{field_name.replace('_', '-')} {value:g}: expected a number from 0 to {LARGEST_BOUND:g}")
     name = args.name or spec.name
     if not _NAMESPACE.fullmatch(name):
         raise BadInput(f"--name '{name}': expected letters, digits and underscores, as in ROS names")
@@ -112,7 +122,7 @@ def _order(args: Args) -> Any:
         flies=not replay,
         takeoff_height_m=args.takeoff_height,
         handover_s=0.0 if replay else args.handover,
-        duration_s=0.0 if replay else args.duration,
+        duration_s=0.0 if replay else duration_s,
         take_back_s=0.0 if replay else 1.0,
     )
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
@@ -120,14 +130,16 @@ def _order(args: Args) -> Any:
     if log.exists() and not (log.is_dir() and not any(log.iterdir())):
         raise BadInput(f"--log {log} is not an empty directory; give a new one")
     goals = goals_of(args.goal, artifact)
-    return Order(artifact, args.mode, args.uri, name, goals, plan, args.bounds, args.time_scale, log, args.fault)
+    return Order(
+        artifact, args.mode, args.uri, name, goals, plan, args.bounds, args.time_scale, log, args.fault, args.scene
+    )
 
 
 def _shared(args: Args, transport: str) -> dict[str, Any]:
     return {"policy": args.policy, "mode": args.mode, "transport": transport}
 
 
-def _summary(f: dict[str, Any]) -> str:
+def _summary(order: Any, f: dict[str, Any]) -> str:
     words = [f"{f['ticks']} ticks, {f['overruns']} overruns"]
     if f["latency_ms_p50"] is not None:
         words.append(f"policy {f['latency_ms_p50']:.2f} ms (p99 {f['latency_ms_p99']:.2f})")
@@ -135,17 +147,21 @@ def _summary(f: dict[str, Any]) -> str:
     words.append(f"guard changed {f['guard_interventions']} commands")
     if f["distance_m_max"] is not None:
         words.append(f"distance to the goal {f['distance_m_mean']:.3f} m, at most {f['distance_m_max']:.3f} m")
-    elif f["mode"] != "replay":
+    elif f["mode"] != "replay" and order.flies:
         words.append("the distance to the goal was not judged: that begins 5 s after each goal")
+    if "check" in f:
+        acted = ", ".join(f"{name} {count}x" for name, count in f["check"]["interlocks"].items()) or "none"
+        words.append(f"interlocks: {acted}; {len(f['check']['failsafe'])} stays in fail-safe")
     return "; ".join(words)
 
 
-def _status(args: Args, figures: dict[str, Any]) -> int:
+def _status(order: Any, figures: dict[str, Any]) -> int:
     """0 success, 1 failure with its reason, 130 for a flight that was interrupted and brought down safely."""
     landed = figures["fault"] is None and not figures["reason"]
     if figures["interrupted"] and landed:
-        print("interrupted; the robot has landed", file=sys.stderr)
-        return 0 if args.duration == 0 else 130
+        end = "has landed" if order.flies else "is back at its own control"
+        print(f"interrupted; the robot {end}", file=sys.stderr)
+        return 0 if order.plan.duration_s == 0 else 130
     if figures["success"]:
         return 0
     reason = figures["reason"] or f"at most {figures['distance_m_max']:.3f} m from the goal; expected 0.15 m"

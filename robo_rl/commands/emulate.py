@@ -2,7 +2,10 @@
 
 Prints where each robot is reached, then one line beginning with READY that carries the same as JSON. A fault is given
 as name[:at_s[:value]], at_s may be a range such as 2..8 from which an instant is drawn; for the Crazyflie: packet_loss,
-delay, link_drop, motor_loss, battery_low, gyro_nan, sensor_freeze.
+delay, link_drop, motor_loss, battery_low, gyro_nan, sensor_freeze. For the greenhouse PLC it is
+name[:at[:duration[:value]]], times in seconds or as 30m, 2h, 1d: restart, dead_connection, key_off, storm, delay,
+stuck_vent, stuck_heat, stuck_co2, and drop_, freeze_, drift_ and spike_ with a sensor: temperature, humidity, co2
+(drop_ and freeze_ also weather).
 """
 
 import importlib
@@ -35,7 +38,7 @@ class Args:
     time_scale: float = 1.0
     """Emulated seconds per real second."""
     fault: UseAppendAction[tuple[str, ...]] = ()
-    """A fault, as name[:at_s[:value]]; may be given repeatedly."""
+    """A fault, as the robot names it; may be given repeatedly."""
     seed: int = 0
     """Seed of noise, packet loss and drawn instants."""
     scene: str | None = None
@@ -89,11 +92,9 @@ def run(args: Args) -> Outcome:
     return Outcome(
         {
             **ready,
-            "emulated_s": emulator.swarm.now_s,
             "slipped_s": emulator.slipped_s,
             "cpu_s": usage.ru_utime + usage.ru_stime,
-            "packets": [s.packets for s in emulator.swarm.services],
-            "malformed": [s.malformed for s in emulator.swarm.services],
+            **emulator.figures(),
         }
     )
 

@@ -48,7 +48,7 @@ def fly(order: Order) -> dict[str, Any]:
         robot, replay = _robot(order, clock, stack)
         loop = _loop(order, robot, clock, stack)
         interrupts: list[int] = []
-        stack.enter_context(_handling_signals(loop, interrupts))
+        stack.enter_context(_handling_signals(loop, order, interrupts))
         failure = ""
         try:
             stack.enter_context(real_time())
@@ -94,7 +94,7 @@ def _robot(order: Order, clock: Clock, stack: ExitStack) -> tuple[GuardedRobot, 
         robot = GuardedRobot(replay, clock)
     else:
         if order.kind == "emulated" and uri is None:
-            child, uri = start_emulator(spec.name, order.time_scale, order.faults)
+            child, uri = start_emulator(spec.name, order.time_scale, order.faults, order.scene)
             stack.enter_context(child)
             print(f"emulated {spec.name} at {uri}")
         robot = connect(spec.name, uri, clock=clock)
@@ -116,13 +116,13 @@ def _loop(order: Order, robot: GuardedRobot, clock: Clock, stack: ExitStack) -> 
 
 
 @contextmanager
-def _handling_signals(loop: Loop, interrupts: list[int]) -> Iterator[None]:
+def _handling_signals(loop: Loop, order: Order, interrupts: list[int]) -> Iterator[None]:
     """The first SIGINT or SIGTERM lands, the second one stops at once."""
 
     def handle(number: int, _: object) -> None:
         interrupts.append(number)
         if len(interrupts) == 1:
-            print("landing; once more for an emergency stop", flush=True)
+            print(f"{order.ending}; once more for an emergency stop", flush=True)
             loop.finish()
         else:
             loop.estop("second signal")

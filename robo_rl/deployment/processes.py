@@ -107,11 +107,13 @@ class Child:
         self._lines.put(None)
 
 
-def start_emulator(robot: str, time_scale: float, faults: Sequence[str]) -> tuple[Child, str]:
+def start_emulator(robot: str, time_scale: float, faults: Sequence[str], scene: str | None = None) -> tuple[Child, str]:
     """An emulator on a free port in its own process, and its address; raises RoboError where it does not start."""
     argv = ["robo_rl", "emulate", robot, "--port", "0", "--time-scale", str(time_scale)]
     for fault in faults:
         argv += ["--fault", fault]
+    if scene is not None:
+        argv += ["--scene", scene]
     child = Child("emulator", argv, quiet=True)
     try:
         line = child.wait_for_line("READY ", 60.0)

@@ -20,6 +20,8 @@ from robo_rl.deployment.order import Order
 from robo_rl.deployment.processes import Child, start_emulator
 
 RECORDER_READY_S = 60.0
+FASTEST_SCALED_HZ = 1.0
+"""State streams up to this rate may run faster than real time over ROS 2."""
 END_S = 60.0
 """Longest wait, beyond the flight's own duration, for a policy node to land and end."""
 
@@ -36,18 +38,22 @@ def fly(order: Order) -> dict[str, Any]:
             "ROS 2 is not available here: pip install 'robo_rl[ros2]' (Linux x86-64), source your ROS 2 set-up, "
             "or use --transport direct"
         )
-    if order.time_scale != 1.0:
-        raise BadInput(f"--time-scale {order.time_scale:g} needs --transport direct: ROS 2 nodes run in real time")
+    robot = order.artifact.interface.robot
+    if order.time_scale != 1.0 and robot.rate_hz > FASTEST_SCALED_HZ:
+        raise BadInput(
+            f"--time-scale {order.time_scale:g} needs --transport direct: ROS 2 nodes of a robot with "
+            f"{robot.rate_hz:g} states per second run in real time"
+        )
     if order.kind == "replay":
         raise BadInput("--mode replay needs --transport direct; over ROS 2, robo-rl log play publishes a recording")
     environment = _environment(order)
-    robot = order.artifact.interface.robot.name
+    time_parameters = {"time_scale": order.time_scale, "time_origin_ns": time.time_ns()}
     with ExitStack() as stack:
         uri = order.uri
         if order.kind == "emulated" and uri is None:
-            emulator, uri = start_emulator(robot, 1.0, order.faults)
+            emulator, uri = start_emulator(robot.name, order.time_scale, order.faults, order.scene)
             stack.enter_context(emulator)
-            print(f"emulated {robot} at {uri}")
+            print(f"emulated {robot.name} at {uri}")
         regex = f"/{order.name}/.*|/diagnostics"
         recorder = Child(
             "recorder",
@@ -57,11 +63,14 @@ def fly(order: Order) -> dict[str, Any]:
         )
         stack.enter_context(recorder)
         recorder.wait_for_line("recording to", RECORDER_READY_S)
-        parameters = {"robot": robot, "uri": uri or "", "takeoff_height_m": order.plan.takeoff_height_m}
-        node = Child("robot_node", _node("robot_node", order.name, parameters), environment=environment)
+        parameters = {"robot": robot.name, "uri": uri or "", "takeoff_height_m": order.plan.takeoff_height_m}
+        node = Child(
+            "robot_node", _node("robot_node", order.name, parameters | time_parameters), environment=environment
+        )
         stack.callback(node.stop, 30.0)
         result = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "result.json"
-        policy = Child("policy_node", _node("policy_node", order.name, _policy(order, result)), environment=environment)
+        asked = _policy(order, result) | time_parameters
+        policy = Child("policy_node", _node("policy_node", order.name, asked), environment=environment)
         stack.callback(policy.stop, 40.0)
         interrupted = _wait(policy, node, order)
         if not result.exists():
@@ -116,22 +125,22 @@ def _words(line: str) -> str:
 def _wait(policy: Child, node: Child, order: Order) -> bool:
     """Waits for the policy node's end; passes SIGINT and SIGTERM on to it. Returns whether there was one."""
     interrupts: list[int] = []
-    endless = order.plan.duration_s == 0
-    deadline = float("inf") if endless else time.monotonic() + order.plan.duration_s + END_S
-    with _forwarding_signals(policy, interrupts):
+    endless, real_s = order.plan.duration_s == 0, order.plan.duration_s / order.time_scale
+    deadline = float("inf") if endless else time.monotonic() + real_s + END_S
+    with _forwarding_signals(policy, order, interrupts):
         while policy.wait(0.2) is None:
             if node.status is not None:
                 raise RoboError(f"robot_node ended: {_words(node.last_line)}")
             if time.monotonic() > deadline:
-                raise RoboError(f"policy_node did not end within {order.plan.duration_s + END_S:g} s")
+                raise RoboError(f"policy_node did not end within {real_s + END_S:g} s")
     return bool(interrupts)
 
 
 @contextmanager
-def _forwarding_signals(child: Child, interrupts: list[int]) -> Iterator[None]:
+def _forwarding_signals(child: Child, order: Order, interrupts: list[int]) -> Iterator[None]:
     def handle(number: int, _: object) -> None:
         interrupts.append(number)
-        print("landing; once more for an emergency stop", flush=True)
+        print(f"{order.ending}; once more for an emergency stop", flush=True)
         child.interrupt()
 
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}

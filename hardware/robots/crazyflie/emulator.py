@@ -176,6 +176,14 @@ class Emulator:
         for server in self._servers:
             server.close()
 
+    def figures(self) -> dict[str, object]:
+        """What the emulation came to."""
+        return {
+            "emulated_s": self.swarm.now_s,
+            "packets": [s.packets for s in self.swarm.services],
+            "malformed": [s.malformed for s in self.swarm.services],
+        }
+
     def serve(self, duration_s: float = float("inf")) -> None:
         """Serves in this thread until `stop`, or for a duration of emulated time."""
         selector = selectors.DefaultSelector()

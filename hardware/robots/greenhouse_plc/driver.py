@@ -94,7 +94,10 @@ class Driver:
             self._thread.start()
 
     def read(self) -> RobotState:
-        """The newest state; raises LinkLost once nothing has been heard for the table's `silence_s`."""
+        """The newest state, with every status word since the last one.
+
+        Raises LinkLost once nothing has been heard for the table's `silence_s`.
+        """
         session = self._opened()
         if not self._background:
             self._turn(session)
@@ -106,7 +109,7 @@ class Driver:
             words.add("link_lost")
         elif session.trouble:
             words.add("command_refused")
-        return replace(state, status=state.status | words)
+        return replace(state, status=session.words_since() | words)
 
     def write(self, command: Command) -> None:
         """Makes a command the one in force; raises RoboError before arm() and for a mode without registers."""

@@ -30,7 +30,6 @@ LARGEST_SCALE = 1000.0
 """Beyond this the watchdog's 120 s would be shorter than a network's hiccup."""
 CATCH_UP_S = 60.0
 """A process that was held up for more plant time lets it slip instead of racing after it."""
-SILENCE_POLL_S = 0.005
 SPACES: dict[int, Space] = {
     1: "coil",
     2: "discrete",
@@ -252,8 +251,8 @@ def _devices(plc: Plc, line: Line) -> list[SimDevice]:
         registers: list[int],
         values: list[int] | list[bool] | None,
     ) -> ExcCodes | None:
-        while line.silent:
-            await asyncio.sleep(SILENCE_POLL_S)
+        if line.silent:  # ends this request's task; answered late, it would be taken for the answer to a later one
+            raise asyncio.CancelledError
         line.requests += 1
         space = SPACES.get(function)
         try:

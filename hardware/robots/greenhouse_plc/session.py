@@ -59,6 +59,7 @@ class Session:
         self._settled = True
         """The device is known to be at the wish."""
         self._image = Image()
+        self._passed: set[str] = set()
         self._blocks = blocks(table.polled)
         self._good: dict[str, NDArray[np.float64]] = {}
         self._measured_ns = 0
@@ -152,6 +153,12 @@ class Session:
         if self._measured_ns or not self.table.read:
             stamp = self._measured_ns if self.table.read else heard
             self.state = RobotState(stamp, dict(self._good), frozenset(words))
+            self._passed |= words
+
+    def words_since(self) -> frozenset[str]:
+        """Status words that held at any time since the last call: a fail-safe of a minute must not go unseen."""
+        passed, self._passed = self._passed, set(self.state.status if self.state else ())
+        return frozenset(passed)
 
     def _take_signals(self) -> bool:
         """Keeps every signal that is whole; a broken sensor's last value stands. True where all are whole."""
