@@ -100,9 +100,9 @@ def recorded_steps(
     goals = _Goals(log, interface, space, steps)
     last_ns = -(2**62)
     for c in commands:
-        wanted = not flown or any(t0 <= c.received_ns < t1 for t0, t1 in taken_over)
-        near = ticks_ns.size and np.abs(ticks_ns - c.received_ns).min() < 0.5 * period_ns
-        if not wanted or near or c.received_ns - last_ns < SAME * period_ns:
+        if c.received_ns - last_ns < SAME * period_ns or _near(ticks_ns, c.received_ns, 0.5 * period_ns):
+            continue
+        if flown and not any(t0 <= c.received_ns < t1 for t0, t1 in taken_over):
             continue
         state, goal = states.at(c.received_ns), goals.at(c.received_ns)
         if state is None or goal is None:
@@ -115,6 +115,12 @@ def recorded_steps(
         raise BadInput(f"{log.path}: no control steps of mode {mode.name} of {spec.name} were recorded")
     steps.sort(key=lambda s: s.received_ns)
     return LogSteps(steps, _following(steps, period_ns), states.all, flown, dropped)
+
+
+def _near(instants: NDArray[np.int64], t_ns: int, within_ns: float) -> bool:
+    """Whether one of the ordered instants lies so close."""
+    i = int(np.searchsorted(instants, t_ns))
+    return any(abs(int(t) - t_ns) < within_ns for t in instants[max(i - 1, 0) : i + 1])
 
 
 def _following(steps: Sequence[LogStep], period_ns: float) -> NDArray[np.bool_]:
@@ -234,9 +240,12 @@ def interpret(log: LogSteps, interface: Interface, begins: NDArray[np.bool_], ra
         memory = interface.remember(memory, step.sent)
         state = later[i]
         ends.append(step.state if state is None else state)
-        if state is not None:
-            goal = steps[i + 1].goal if i + 1 < len(steps) and log.follows[i + 1] else step.goal
+        goes_on = i + 1 < len(steps) and log.follows[i + 1]
+        if state is not None and not (goes_on and not begins[i + 1]):
+            goal = steps[i + 1].goal if goes_on else step.goal
             after[i] = interface.observe(state.signals, goal, memory)[0]["policy"]
+    same = np.append(log.follows[1:] & ~begins[1:], False)  # the next row shows just what follows this one
+    after[same] = obs[np.flatnonzero(same) + 1]
     has_next = np.array([s is not None for s in later])
     action = np.array([(s.sent - offset) / scale for s in steps], dtype=np.float32)
     return Seen(obs, after, has_next, action, [s.state for s in steps], ends)
