@@ -39,6 +39,8 @@ class _Traced:
         self._function, self._replay = function, None
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        if torch.compiler.is_compiling():  # part of something larger that is being fused
+            return self._function(*tensors)
         if self._replay is None:
             self._replay = _record(self._function, tensors)
         return self._replay(*tensors)

@@ -151,6 +151,41 @@ class BatchEnv:
             raise BadInput(
                 f"action has shape {tuple(action.shape)}; expected ({self.num_envs}, {self.interface.action_size})"
             )
+        verdict = self._move(action)
+        truncated, ids = self._over(verdict)
+        if len(ids) == 0:
+            obs = final = self._observe(self.task.view(None))
+        else:
+            obs, final = self._restart_ended(ids)
+        return Step(obs, verdict.reward, verdict.cost, verdict.terminated, truncated, final, verdict.metrics)
+
+    def move(self, action: Tensor) -> tuple[Verdict, dict[str, Tensor]]:
+        """The part of a step that never branches, so that torch.compile can fuse it with the policy that acts in it.
+
+        Returns the verdict and the observation groups before any restart; `renew` must follow.
+        """
+        verdict = self._move(action)
+        return verdict, self._observe(self.task.view(None))
+
+    def renew(self, verdict: Verdict, final: dict[str, Tensor]) -> Step:
+        """Ends a step that `move` began: what is over starts anew, and is observed again."""
+        truncated, ids = self._over(verdict)
+        obs = final
+        if len(ids) > 0:
+            self.task.restart(ids, self._generator)
+            self.age = self.age.index_fill(0, ids, 0)
+            now, first = self._memory, self._start
+            past = {k: v[ids] for k, v in first.past.items()}
+            self._memory = Memory(first.command[ids], past, first.fresh[ids])
+            seen, begun = self._observe(self.task.view(ids)), self._memory
+            put = lambda old, new: old.index_copy(0, ids, new)  # noqa: E731
+            past = {k: put(v, begun.past[k]) for k, v in now.past.items()}
+            self._memory = Memory(put(now.command, begun.command), past, put(now.fresh, begun.fresh))
+            obs = {name: put(value, seen[name]) for name, value in final.items()}
+        return Step(obs, verdict.reward, verdict.cost, verdict.terminated, truncated, final, verdict.metrics)
+
+    def _move(self, action: Tensor) -> Verdict:
+        """Guard, dynamics and judgement under actions (N, A)."""
         last = self._memory.command
         sent = limit_command(self.interface.command(action), last, self._limits, self._dt_s)
         self._memory = self.interface.remember(self._memory, sent)
@@ -159,14 +194,12 @@ class BatchEnv:
             self._pass(self.boundary)
         self.age = self.age + 1
         offset = self._start.command
-        verdict = self.task.judge((sent - offset) / self._scale, (last - offset) / self._scale, self.age)
+        return self.task.judge((sent - offset) / self._scale, (last - offset) / self._scale, self.age)
+
+    def _over(self, verdict: Verdict) -> tuple[Tensor, Tensor]:
+        """(N,) bool: ended by time; and the rows that have ended."""
         truncated = (self.age >= self.episode_steps) & ~verdict.terminated
-        ids = (verdict.terminated | truncated).nonzero()[:, 0]
-        if len(ids) == 0:
-            obs = final = self._observe(self.task.view(None))
-        else:
-            obs, final = self._restart_ended(ids)
-        return Step(obs, verdict.reward, verdict.cost, verdict.terminated, truncated, final, verdict.metrics)
+        return truncated, (verdict.terminated | truncated).nonzero()[:, 0]
 
     def _observe(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         m = self._memory

@@ -19,6 +19,8 @@ from robo_rl.distributed import Group
 from robo_rl.nets import MLP, FlatParameters
 from robo_rl.norm import RunningNorm
 from robo_rl.seeds import child_seed
+from sim.env import Verdict
+from sim.spec import Step
 
 CONFIG = ApgConfig()
 DATA: Literal["none", "optional", "required"] = "none"
@@ -27,7 +29,9 @@ DATA: Literal["none", "optional", "required"] = "none"
 class Unrolled:
     """Everything that evolves while APG trains; see robo_rl.recipes.Trainee."""
 
-    def __init__(self, config: ApgConfig, env: Any, obs: Tensor, actor: TanhPolicy | TrackingPolicy) -> None:
+    def __init__(
+        self, config: ApgConfig, env: Any, obs: Tensor, actor: TanhPolicy | TrackingPolicy, *, compiled: bool = False
+    ) -> None:
         self.config, self.env, self.obs, self.actor = config, env, obs, actor
         self.flat = FlatParameters([actor])
         self.average = self.flat.value.detach().clone()
@@ -37,6 +41,8 @@ class Unrolled:
         """(N) return of each environment's present episode."""
         self.weights = torch.ones_like(self.total)
         """(N) weight of each environment's return."""
+        self._fused = torch.compile(self._act, dynamic=False)
+        self._step = self._fused_step if compiled else self._plain_step
         if config.max_adjoint > 0.0:
             env.boundary = functools.partial(bounded, config.max_adjoint / env.num_envs)
         self.env_steps, self.updates = 0, 0
@@ -49,7 +55,7 @@ class Unrolled:
         loss = torch.zeros((), device=self.obs.device)
         for _ in range(config.window):
             seen.append(self.obs.detach())
-            step = env.step(self.actor(self.norm.apply(self.obs)))
+            step = self._step(self.obs)
             self.obs = step.obs["policy"]
             loss = loss - (self.weights * step.reward).mean()
             counts += self._count(step)
@@ -75,6 +81,18 @@ class Unrolled:
             "grad_norm": size,
             "learning_rate": rate,
         }
+
+    def _act(self, obs: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """One step of policy and simulator without branches: rewards, what ended, and the observation groups."""
+        verdict, final = self.env.move(self.actor(self.norm.apply(obs)))
+        return verdict.reward, verdict.terminated, {"policy": final["policy"]}
+
+    def _fused_step(self, obs: Tensor) -> Step:
+        reward, terminated, final = self._fused(obs)
+        return self.env.renew(Verdict(reward, torch.zeros_like(reward), terminated, {}), final)
+
+    def _plain_step(self, obs: Tensor) -> Step:
+        return self.env.step(self.actor(self.norm.apply(obs)))
 
     def _count(self, step: Any) -> Tensor:
         """(episodes that ended, sum of their returns)."""
@@ -145,7 +163,7 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     sizes = (obs.shape[1], *algo.hidden, len(env.spec.action))
     net = MLP(sizes, algo.activation, last_gain=0.01, linear=linear, generator=weights)
     actor = policy_over(net, env.interface if hasattr(env, "interface") else None, env.spec.rate_hz, algo)
-    return Unrolled(algo, env, obs, actor.to(config.device))
+    return Unrolled(algo, env, obs, actor.to(config.device), compiled=config.compile)
 
 
 def policy_over(net: MLP, interface: Interface | None, rate_hz: float, algo: ApgConfig) -> TanhPolicy | TrackingPolicy:

@@ -68,6 +68,7 @@ def _params(config: LettuceConfig) -> dict[str, Param]:
 
 
 def _observation(config: LettuceConfig) -> tuple[Field, ...]:
+    """What is measured, the same once more close to the benchmark's bounds, time, command and weather."""
     weather = (
         Field("outdoor", "outdoor", 5, "W/m^2, degC, 1, ppm, m/s", clip=2000.0)
         if config.forecast == "none"
@@ -78,6 +79,11 @@ def _observation(config: LettuceConfig) -> tuple[Field, ...]:
         Field("humidity", "relative_humidity", 1, "1", offset=0.8, scale=5.0, clip=5.0),
         Field("co2", "co2", 1, "ppm", offset=800.0, scale=0.0025, clip=5.0),
         Field("crop", "crop_dry_weight", 1, "kg/m^2", scale=10.0, clip=10.0),
+        Field("too_cold", "air_temperature", 1, "degC", offset=10.0, clip=1.0),
+        Field("too_warm", "air_temperature", 1, "degC", offset=20.0, clip=1.0),
+        Field("too_humid", "relative_humidity", 1, "1", offset=0.8, scale=33.0, clip=1.0),
+        Field("co2_low", "co2", 1, "ppm", offset=500.0, scale=0.02, clip=1.0),
+        Field("co2_high", "co2", 1, "ppm", offset=1600.0, scale=0.02, clip=1.0),
         Field("season", "season", 3, "1", clip=1.0),
         Field("command", "command", 3, "1", clip=1.0),
         weather,
@@ -111,13 +117,19 @@ def logged_reward(before: Any, after: Any, goal: Any, *, action: Any, last_actio
     return lettuce_reward(before, after, offset + np.asarray(scale) * action, config=config)
 
 
+TRAINING = {
+    "apg": {"num_envs": 256, "steps": 9_216_000, "anneal_steps": 9_216_000, "compile": True},
+    "ppo": {"num_envs": 256},
+}
+"""Where they differ from the algorithm's own: 1,500 windows of 12 h for the gradient through the simulator."""
+
 TASKS = {
     "lettuce": SceneEntry(
         config=LettuceConfig(),
         spec=make_spec,
         make=make_lettuce,
         baseline=lettuce_baseline,
-        training={"direct": {"ppo": {"num_envs": 256}}},
+        training={"direct": TRAINING},
         plant=lettuce_plant,
         open_loop=open_loop,
         logged_reward=logged_reward,
