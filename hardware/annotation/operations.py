@@ -103,9 +103,16 @@ def fold(operations: Iterable[Operation]) -> dict[str, Version]:
 
 
 def view(versions: dict[str, Version]) -> list[Annotation]:
-    """The marks that there are, in the order of time; an outcome goes with its episode."""
+    """The marks that there are, in the order of time; an outcome goes, and moves, with its episode."""
     alive = {id: v.mark for id, v in versions.items() if v.alive}
-    shown = [m for m in alive.values() if m.kind != "outcome" or m.episode in alive]
+    shown = []
+    for m in alive.values():
+        if m.kind == "outcome":
+            episode = alive.get(m.episode or "")
+            if episode is None:
+                continue
+            m = replace(m, t0_ns=episode.t0_ns, t1_ns=episode.t1_ns)
+        shown.append(m)
     return sorted(shown, key=lambda m: (m.t0_ns, m.t1_ns, m.id))
 
 

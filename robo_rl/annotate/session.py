@@ -39,6 +39,7 @@ class Session:
         self.names = list(self.signals.catalogue)
         self._subtasks = subtasks
         self.version = 0
+        self._counting = threading.Lock()
         self._stopped = threading.Event()
         self._store: Future[AnnotationStore] = Future()
         self._watcher = threading.Thread(target=self._watch, args=(author,), name="marks", daemon=True)
@@ -121,9 +122,14 @@ class Session:
         return self._changed({"added": add_proposals(self.store, propose(self.signals))})
 
     def _changed(self, answer: dict[str, Any]) -> dict[str, Any]:
-        self.version += 1
-        self.tell()
+        self._renew()
         return {**answer, **self.marks()}
+
+    def _renew(self) -> None:
+        """Counts a change of the marks and says so."""
+        with self._counting:
+            self.version += 1
+        self.tell()
 
     def _plain(self, m: Annotation) -> dict[str, Any]:
         """A mark with instants relative to the log's start, which a browser's numbers hold exactly."""
@@ -146,13 +152,11 @@ class Session:
         except (RoboError, OSError) as e:
             self._store.set_exception(e)
             return
-        self.version += 1
-        self.tell()
+        self._renew()
         while not self._stopped.wait(POLL_S):
             try:
                 if self.store.refresh():
-                    self.version += 1
-                    self.tell()
+                    self._renew()
             except RoboError as e:  # somebody else's file is damaged: their marks stay as they were
                 self.signals.failure = str(e)
                 self.tell()

@@ -301,10 +301,12 @@ def test_what_cannot_be_changed(log: Path) -> None:
         store.add("outcome", 1, label="success", episode=ID)
 
 
-def test_an_outcome_goes_and_comes_with_its_episode(log: Path) -> None:
+def test_an_outcome_moves_goes_and_comes_with_its_episode(log: Path) -> None:
     store = store_of(log)
     e = store.add("episode", 0, SECOND)
     store.add("outcome", 0, SECOND, label="success", episode=e.id)
+    store.replace(e.id, t1_ns=2 * SECOND)
+    assert {(m.t0_ns, m.t1_ns) for m in store.marks()} == {(0, 2 * SECOND)}
     store.delete(e.id)
     assert store.marks() == []
     store.undo()

@@ -350,10 +350,10 @@ def test_the_command_needs_no_browser_for_the_rest(log: Path, tmp_path: Path) ->
     assert main(["annotate", str(log), "--propose", "--export", str(out), "--json", str(tmp_path / "r.json")]) == 0
     written = json.loads(out.read_text())
     assert written["log"] == open_log(log).content_hash
-    assert [m["label"] for m in written["marks"]] == ["still", "jerk", "crash"]
+    assert sorted(m["label"] for m in written["marks"]) == ["crash", "jerk", "still"]
     result = json.loads((tmp_path / "r.json").read_text())
     assert (result["drafts"], result["episode"], result["conflicts"]) == (3, 0, 0)
     assert main(["annotate", str(log), "--export", str(tmp_path / "marks.csv")]) == 0
     rows = (tmp_path / "marks.csv").read_text().splitlines()
-    assert rows[3].startswith("event,crash,7.5,7.5,draft,rules,rule,")
+    assert [r for r in rows if r.startswith("event,crash,7.5,7.5,draft,rules,rule,")]
     assert main(["annotate", str(log), "--export", str(tmp_path / "marks.txt")]) == 1

@@ -1,12 +1,15 @@
 // Which key does what: shown, and changed by the user.
 
+import { inTurn } from "./marking.js";
+
 const STORED = "robo-rl annotate keys";
 export const ACTIONS = new Map(); // name -> {what, run, keys, group, shown}
 let bound = {};
 
-/** Declares an action with its usual keys; `shown` puts it on the bar below the page. */
-export function action(name, keys, what, run, { group = "mark", shown = "" } = {}) {
-  ACTIONS.set(name, { what, run, usual: keys, keys, group, shown });
+/** Declares an action with its usual keys; `shown` puts it on the bar below the page. Marking goes in turn. */
+export function action(name, keys, what, act, { group = "mark", shown = "" } = {}) {
+  const run = group === "mark" ? () => inTurn(act) : act;
+  ACTIONS.set(name, { what, run, usual: keys, keys, shown });
 }
 
 /** How a key is written: `Shift+ArrowLeft`, `e`, `?`. */

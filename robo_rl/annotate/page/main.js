@@ -14,10 +14,11 @@ import { S, emit, on, seek, select, view, zoom } from "./state.js";
 import * as tiers from "./tiers.js";
 import * as tracks from "./tracks.js";
 
+const GONE = "the server is gone";
 const $ = (id) => document.getElementById(id);
 
 function declare() {
-  const move = { group: "move" };
+  const move = { group: "move" }, page = { group: "page" };
   action("play", ["Space"], "play or pause", moving.toggle, { ...move, shown: "play" });
   action("back", ["ArrowLeft"], "one frame or sample back", () => moving.step(-1), move);
   action("forward", ["ArrowRight"], "one frame or sample forward", () => moving.step(1), { ...move, shown: "step" });
@@ -48,8 +49,8 @@ function declare() {
   action("reward", ["r"], "reward, between [ and ] or at the cursor", marking.reward, { shown: "reward" });
   action("exclude", ["x"], "exclude: begin, end", marking.exclude, { shown: "exclude" });
   action("sysid", ["y"], "window for identification: begin, end", marking.sysid, { shown: "sysid" });
-  action("in", ["["], "start of the next range here", () => { S.in = S.cursor; emit("open"); }, { shown: "in" });
-  action("out", ["]"], "end of the next range here", () => { S.out = S.cursor; emit("open"); }, { shown: "out" });
+  action("in", ["["], "start of the next range here", () => { S.in = S.cursor; emit("open"); }, { ...page, shown: "in" });
+  action("out", ["]"], "end of the next range here", () => { S.out = S.cursor; emit("open"); }, { ...page, shown: "out" });
   action("movestart", ["{"], "selected mark starts here", () => marking.moveEdge("t0"));
   action("moveend", ["}"], "selected mark ends here", () => marking.moveEdge("t1"));
   action("confirm", ["Enter"], "confirm the selected draft, or change what a mark says", marking.confirm, { shown: "confirm/edit" });
@@ -61,10 +62,10 @@ function declare() {
   action("previous", ["ArrowUp"], "mark before", () => panel.step(-1));
   action("next", ["ArrowDown"], "next mark", () => panel.step(1));
   action("propose", ["p"], "let the rules propose drafts", marking.propose, { shown: "propose" });
-  action("tracks", ["t"], "show or hide a signal", pick, { shown: "signals" });
-  action("search", ["/"], "search marks", () => $("search").focus(), { shown: "search" });
-  action("cancel", ["Escape"], "give up what has begun", cancel);
-  action("help", ["?"], "all keys, and how to change them", () => help.toggle(), { shown: "help" });
+  action("tracks", ["t"], "show or hide a signal", pick, { ...page, shown: "signals" });
+  action("search", ["/"], "search marks", () => $("search").focus(), { ...page, shown: "search" });
+  action("cancel", ["Escape"], "give up what has begun", cancel, page);
+  action("help", ["?"], "all keys, and how to change them", () => help.toggle(), { ...page, shown: "help" });
 }
 
 async function travel(op) {
@@ -139,26 +140,34 @@ function useKeys() {
   help.whenChanged(panel.paintKeys);
 }
 
-let fetching = false;
-async function heard(news) {
+function heard(news) {
   const reading = S.progress.done !== news.done || S.progress.total !== news.total;
   S.progress = news;
   if (news.failure) marking.say(news.failure, true);
+  else if ($("saved").textContent.startsWith(GONE)) marking.say("connected again");
   if (reading) {
     tracks.fetchTracks();
     tracks.fetchValues();
     refreshPose();
   }
-  if (news.version && news.version !== S.version && !fetching) {
-    fetching = true;
-    try {
-      marking.take(await json("/api/marks"));
-      if ($("saved").textContent === "opening…" || $("saved").textContent.startsWith("the server")) marking.say("marks are loaded");
-    } catch (e) {
-      marking.say(e.message, true);
-    }
-    fetching = false;
+  fetchMarks();
+}
+
+let fetching = false;
+/** Gets the marks where the server has newer ones and no answer that brings them is on its way. */
+async function fetchMarks() {
+  if (fetching || marking.isSaving() || S.progress.version <= S.version) return;
+  fetching = true;
+  try {
+    const first = S.version === 0;
+    marking.take(await json("/api/marks"));
+    if (first) marking.say(S.log.read_only ? "read only" : "every mark is saved at once");
+  } catch (e) {
+    marking.say(e.message, true);
+    await new Promise((go) => setTimeout(go, 1000));
   }
+  fetching = false;
+  fetchMarks();
 }
 
 async function start() {
@@ -176,6 +185,7 @@ async function start() {
   usePose();
   usePointer();
   useKeys();
+  marking.whenSaved(fetchMarks);
   tiers.usePointer((id, changes) => marking.operate({ op: "replace", id, ...changes }));
   const at = new URLSearchParams(location.hash.slice(1)).get("t")?.split(",").map(Number);
   if (at?.every(Number.isFinite)) {
@@ -184,7 +194,7 @@ async function start() {
     seek(at[0] * 1e9);
   } else view(0, S.log.duration_ns);
   emit("tracks", "marks", "open", "cursor");
-  listen(heard, (message) => marking.say(`the server is gone: ${message}`, true));
+  listen(heard, (message) => marking.say(`${GONE}: ${message}`, true));
   document.body.dataset.ready = "1";
 }
 

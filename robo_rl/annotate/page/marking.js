@@ -14,7 +14,9 @@ export function say(text, bad = false) {
   status.classList.toggle("bad", bad);
 }
 
+/** Shows what the server has answered, unless something newer is shown already. */
 export function take(answer) {
+  if (answer.version < S.version) return;
   S.marks = answer.marks;
   S.conflicts = new Set(answer.conflicts);
   S.version = answer.version;
@@ -22,11 +24,17 @@ export function take(answer) {
   emit("marks");
 }
 
-let queue = Promise.resolve();
+let queue = Promise.resolve(), waiting = 0;
+let after = () => {};
+/** Whether operations are on their way; their answers bring all marks along. */
+export const isSaving = () => waiting > 0;
+export function whenSaved(act) { after = act; }
+
 /** One operation; they reach the server in the order of the keys. Resolves to the mark's id, or null. */
 export function operate(request) {
   const asked = performance.now();
   say("saving …");
+  waiting += 1;
   queue = queue.then(async () => {
     try {
       const answer = await post("/api/marks", { author: S.author, ...request });
@@ -39,16 +47,30 @@ export function operate(request) {
     } catch (e) {
       say(`NOT saved: ${e.message}`, true);
       return null;
+    } finally {
+      waiting -= 1;
+      after();
     }
   });
   return queue;
+}
+
+let turn = Promise.resolve();
+let here = 0; // the instant at which the key was pressed whose turn it is
+/** Runs an action after those before it, on the instant at which it was asked for. */
+export function inTurn(act) {
+  const asked = snapped().catch(() => S.cursor);
+  turn = turn.then(async () => {
+    here = await asked;
+    await act();
+  }).catch((e) => say(e.message, true));
+  return turn;
 }
 
 const ordered = (a, b) => (a <= b ? [a, b] : [b, a]);
 
 /** Sets a range between [ and ], or begins one here, or ends the one that has begun. */
 export async function range(kind, label = "", describe = null) {
-  const here = await snapped();
   let t0, t1;
   if (S.in !== null && S.out !== null) {
     [t0, t1] = ordered(S.in, S.out);
@@ -104,13 +126,12 @@ export async function outcome(label) {
 function episodeHere() {
   const episodes = S.marks.filter((m) => m.kind === "episode" && m.status !== "rejected");
   return episodes.find((m) => m.id === S.selected) ??
-    episodes.findLast((m) => m.t0 <= S.cursor && S.cursor <= m.t1) ?? episodes.findLast((m) => m.t1 <= S.cursor);
+    episodes.findLast((m) => m.t0 <= here && here <= m.t1) ?? episodes.findLast((m) => m.t1 <= here);
 }
 
 export async function event() {
-  const t0 = await snapped();
-  const answer = await askLabel("event", S.log.events);
-  if (answer) await operate({ op: "add", kind: "event", t0, t1: t0, label: answer });
+  const label = await askLabel("event", S.log.events);
+  if (label) await operate({ op: "add", kind: "event", t0: here, t1: here, label });
 }
 
 async function askLabel(title, known, initial = "") {
@@ -125,7 +146,7 @@ async function hereOrBetween(kind, more) {
     [t0, t1] = ordered(S.in, S.out);
     S.in = S.out = null;
     emit("open");
-  } else t0 = t1 = await snapped();
+  } else t0 = t1 = here;
   await operate({ op: "add", kind, t0, t1, ...more });
 }
 
@@ -168,8 +189,7 @@ export async function edit() {
 export async function moveEdge(edge) {
   const m = markOf(S.selected);
   if (!m) return say("nothing is selected");
-  const t = await snapped();
-  await operate({ op: "replace", id: m.id, ...(m.t0 === m.t1 ? { t0: t, t1: t } : { [edge]: t }) });
+  await operate({ op: "replace", id: m.id, ...(m.t0 === m.t1 ? { t0: here, t1: here } : { [edge]: here }) });
 }
 
 export async function confirm() {

@@ -73,13 +73,14 @@ export function cycleSnap() {
   emit("open");
 }
 
-/** The cursor, on a sample or picture where snapping is on. */
+/** Where the cursor is now, on a sample or picture where snapping is on. */
 export async function snapped() {
+  const before = stepping ? null : S.cursor; // steps that are on their way count
   await stepping;
-  if (S.snap === "off") return S.cursor;
+  const at = before ?? S.cursor;
   const where = S.snap === "frame" ? frameTopic() : S.log.signals[S.tracks[0]]?.topic;
-  if (!where) return S.cursor;
-  const { t } = await json("/api/snap", { topic: where, t: S.cursor, steps: 0 });
-  seek(t);
-  return S.cursor;
+  if (S.snap === "off" || !where) return at;
+  const { t } = await json("/api/snap", { topic: where, t: at, steps: 0 });
+  if (S.cursor === at) seek(t);
+  return t;
 }

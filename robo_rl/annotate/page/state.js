@@ -7,6 +7,7 @@ export const S = {
   cursor: 0,
   tracks: [], // numbers of the signals shown
   marks: [],
+  version: 0, // of the marks
   conflicts: new Set(),
   selected: null, // id of a mark
   open: {}, // kind -> {t0, label, value}: ranges that wait for their end
@@ -17,7 +18,7 @@ export const S = {
   snap: "off", // off, sample or frame
   author: "",
   filter: "",
-  progress: { done: 0, total: 0 },
+  progress: { done: 0, total: 0, version: 0 }, // the newest news
 };
 
 const listeners = {};
