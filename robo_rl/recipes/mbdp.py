@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -216,15 +217,19 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
         raise BadInput("algorithm mbdp learns from recorded transitions: give --data DIR")
     found = transitions.read(data)
     transitions.check_fits(found.card, env.spec, str(data))
-    columns = endogenous_columns(env.spec, config.algo.exogenous)
+    known = set(env.interface.robot.signals) if hasattr(env, "interface") else set()
+    columns = endogenous_columns(env.spec, config.algo.exogenous, known)
     return Offline(config.algo, Record(found, columns, config.algo, config.seed), env, config.seed)
 
 
-def endogenous_columns(spec: Any, exogenous: tuple[str, ...]) -> list[int]:
-    """Columns of group `policy` whose signal is not in `exogenous`; raises BadInput for a signal that is not seen."""
+def endogenous_columns(spec: Any, exogenous: tuple[str, ...], known: Set[str] = frozenset()) -> list[int]:
+    """Columns of group `policy` whose signal is not in `exogenous`.
+
+    Raises BadInput for a name that is neither observed nor otherwise a `known` signal.
+    """
     fields = [f for f in spec.observation if f.group == "policy"]
     sources = [f.source for f in fields]
-    unknown = [name for name in exogenous if name not in sources]
+    unknown = [name for name in exogenous if name not in sources and name not in known]
     if unknown:
         seen = ", ".join(sorted(set(sources)))
         raise BadInput(f"algo.exogenous: {', '.join(unknown)} not observed; observed signals: {seen}")

@@ -8,6 +8,7 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROMISED = {
+    "choose_contexts.py": "multitask  return over contexts",
     "compare_greenhouse.py": "rule",
     "fly_emulated.py": "height after landing",
     "gym_env.py": "64 drones with random actions",

@@ -224,6 +224,7 @@ def test_exogenous_signals_by_name() -> None:
     fields = (Field("a", "temperature", 1, "1"), Field("b", "weather", 2, "1", history=2), Field("c", "crop", 1, "1"))
     spec = SimpleNamespace(observation=fields)
     assert mbdp.endogenous_columns(spec, ("weather",)) == [0, 5]
+    assert mbdp.endogenous_columns(spec, ("weather", "wind"), {"wind"}) == [0, 5]
     with pytest.raises(
         BadInput, match=r"algo.exogenous: wind not observed; observed signals: crop, temperature, weather"
     ):

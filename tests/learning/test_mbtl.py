@@ -180,8 +180,9 @@ def test_multitask_trains_one_policy_in_all_contexts() -> None:
         ({"points": 1}, "algo.points = 1"),
         ({"source_steps": 0}, "algo.source_steps = 0; expected at least 1"),
         ({"length": 0.0}, "algo.length = 0.0"),
+        ({"strategy": "multitask", "points": 9}, "8 environments for 9 contexts; expected one each"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        mbtl.check(RunConfig("x", algorithm="mbtl", algo=dataclasses.replace(SMALL, **change)))
+        mbtl.check(RunConfig("x", num_envs=8, algorithm="mbtl", algo=dataclasses.replace(SMALL, **change)))
