@@ -32,6 +32,8 @@ class SceneEntry:
     """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
     open_loop: Callable[..., Any] | None = None
     """open_loop(num, *, mode, config) -> sim.replay.OpenLoop: nominal worlds driven by a log's commands."""
+    rollout: Callable[..., Any] | None = None
+    """rollout(*, mode, config) -> sim.identify.rollout.Rollout: the simulator as a function of its parameters."""
     plant: Callable[..., Any] | None = None
     """plant(num_robots, *, family, seed, config) -> hardware.plant.Plant, for an emulator."""
     logged_reward: Callable[..., Any] | None = None

@@ -23,8 +23,8 @@ Array = NDArray[np.float64]
 STEPS = (1, 10, 50, 200)
 """Horizons, in control steps."""
 MAX_WINDOWS = 512
-FRESH_S = 0.1
-"""A command that is older than this is no longer in force."""
+FRESH_PERIODS = 10
+"""A command that is older than so many periods of its mode is no longer in force."""
 DELAY_STEPS = 5
 """Horizon of the prediction whose lag behind the log is measured."""
 MAX_LAG = 15
@@ -56,6 +56,8 @@ class Track(NamedTuple):
     """Name -> (T, k)."""
     commands: Array
     """(T, J) in force at each instant."""
+    start_ns: int = 0
+    """Instant of the first row."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,13 @@ class Divergence:
 
 
 def resample(
-    states: Iterable[Recorded[RobotState]], commands: Iterable[Recorded[Command]], mode: str, rate_hz: float
+    states: Iterable[Recorded[RobotState]],
+    commands: Iterable[Recorded[Command]],
+    mode: str,
+    rate_hz: float,
+    grid_hz: float | None = None,
 ) -> Track:
-    """The longest stretch in which commands of `mode` streamed, on a grid of the control rate.
+    """The longest stretch in which commands of `mode` streamed at `rate_hz`, on a grid of that or another rate.
 
     Vectors are interpolated linearly (attitudes too, then normalised), commands are held. Raises BadInput where
     nothing was streamed.
@@ -88,25 +94,27 @@ def resample(
     if len(sent) < 2 or len(by_t) < 2:
         raise BadInput(f"the log holds {len(sent)} commands of mode {mode} and {len(by_t)} states; expected a flight")
     t_sent = np.array([t for t, _ in sent], dtype=np.int64)
-    begin, end = _longest_stretch(t_sent)
+    begin, end = _longest_stretch(t_sent, FRESH_PERIODS / rate_hz)
     t_state = np.array(sorted(by_t), dtype=np.int64)
-    dt_ns = round(1e9 / rate_hz)
+    dt_ns = round(1e9 / (grid_hz or rate_hz))
     grid = np.arange(max(t_sent[begin], t_state[0]), min(t_sent[end], t_state[-1]), dt_ns, dtype=np.int64)
     if len(grid) < 2:
         raise BadInput("states and commands of the log do not overlap in time")
     held = np.clip(np.searchsorted(t_sent, grid, side="right") - 1, 0, None)
     origin = int(grid[0])
-    names = [n for n, v in by_t[int(t_state[0])].signals.items() if v.ndim == 1]
+    names = [n for n, v in by_t[int(t_state[-1])].signals.items() if v.ndim <= 1]
+    whole = next(t for t in t_state if all(n in by_t[int(t)].signals for n in names))
+    t_state = t_state[t_state >= whole]
     signals = {}
     for name in names:
-        rows = np.array([by_t[int(t)].signals[name] for t in t_state])
+        rows = np.array([np.atleast_1d(by_t[int(t)].signals[name]) for t in t_state])
         if name == "quat_wxyz":
             rows = _continuous(rows)
         columns = [np.interp(grid - origin, t_state - origin, rows[:, j]) for j in range(rows.shape[1])]
         signals[name] = np.stack(columns, axis=1)
     if "quat_wxyz" in signals:
         signals["quat_wxyz"] /= np.linalg.norm(signals["quat_wxyz"], axis=1, keepdims=True)
-    return Track(dt_ns / 1e9, signals, np.array([v for _, v in sent])[held])
+    return Track(dt_ns / 1e9, signals, np.array([v for _, v in sent])[held], origin)
 
 
 @torch.inference_mode()
@@ -195,8 +203,8 @@ def _place(world: OpenLoop, track: Track, starts: NDArray[Any]) -> None:
     world.place(signals, _tensor(np.stack(before, axis=1)))
 
 
-def _longest_stretch(t_ns: NDArray[np.int64]) -> tuple[int, int]:
-    breaks = np.flatnonzero(np.diff(t_ns) > FRESH_S * 1e9)
+def _longest_stretch(t_ns: NDArray[np.int64], fresh_s: float) -> tuple[int, int]:
+    breaks = np.flatnonzero(np.diff(t_ns) > fresh_s * 1e9)
     edges = np.concatenate([[-1], breaks, [len(t_ns) - 1]])
     longest = int(np.argmax(np.diff(edges)))
     return int(edges[longest]) + 1, int(edges[longest + 1])

@@ -19,10 +19,12 @@ WORDS = {Info.ARMED: "armed", Info.FLYING: "flying", Info.TUMBLED: "tumbled", In
 class SteppedCrazyflie:
     """RobotIO; time passes in the firmware when the clock has moved on at a read. `written` keeps every command."""
 
-    def __init__(self, clock: SteppedClock, *, seed: int = 0, noise: Noise | None = None) -> None:
+    def __init__(
+        self, clock: SteppedClock, *, seed: int = 0, noise: Noise | None = None, plant: RigidBodyPlant | None = None
+    ) -> None:
         self.spec = load_spec("crazyflie")
         self.clock = clock
-        self.autopilot = Autopilot(RigidBodyPlant(), rng=np.random.default_rng(seed), noise=noise)
+        self.autopilot = Autopilot(plant or RigidBodyPlant(), rng=np.random.default_rng(seed), noise=noise)
         self.written: list[tuple[int, Command]] = []
         self.stops: list[int] = []
         self.link_up = True
@@ -48,8 +50,7 @@ class SteppedCrazyflie:
         self.read()
 
     def read(self) -> RobotState:
-        while self._start_ns + (self.autopilot.now_ms + TICK_MS) * 1_000_000 <= self.clock.now_ns():
-            self.autopilot.tick()
+        self.run_until(self.clock.now_ns())
         if not self.link_up:
             raise LinkLost("test: link down")
         if self.stale or self._link_rng.random() < self.loss:
@@ -69,6 +70,10 @@ class SteppedCrazyflie:
         t_ns = self._start_ns + self.autopilot.now_ms * 1_000_000
         self._last = RobotState(t_ns, signals, frozenset(words))
         return self._last
+
+    def run_until(self, t_ns: int) -> None:
+        while self._start_ns + (self.autopilot.now_ms + TICK_MS) * 1_000_000 <= t_ns:
+            self.autopilot.tick()
 
     def write(self, command: Command) -> None:
         if not self._armed:

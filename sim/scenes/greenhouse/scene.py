@@ -22,6 +22,7 @@ from sim.scenes.greenhouse.lettuce import LettuceTask
 from sim.scenes.greenhouse.logged import lettuce_reward
 from sim.scenes.greenhouse.openloop import OpenLoopHouses
 from sim.scenes.greenhouse.plant import GreenhouseWorld
+from sim.scenes.greenhouse.rollout import GreenhouseRollout
 from sim.spec import SceneSpec
 
 RANGES = read_ranges(Path(__file__).with_name("ranges.toml"))
@@ -117,6 +118,11 @@ def logged_reward(before: Any, after: Any, goal: Any, *, action: Any, last_actio
     return lettuce_reward(before, after, offset + np.asarray(scale) * action, config=config)
 
 
+def rollout(*, mode: str, config: LettuceConfig) -> GreenhouseRollout:
+    """The greenhouse as a function of its parameters, under measured actuators whatever the mode."""
+    return GreenhouseRollout(_params(config))
+
+
 TRAINING = {
     "apg": {"num_envs": 256, "steps": 9_216_000, "anneal_steps": 9_216_000, "compile": True},
     "ppo": {"num_envs": 256},
@@ -132,6 +138,7 @@ TASKS = {
         training={"direct": TRAINING},
         plant=lettuce_plant,
         open_loop=open_loop,
+        rollout=rollout,
         logged_reward=logged_reward,
     )
 }

@@ -18,6 +18,7 @@ from sim.scenes.quadrotor.baseline import hover_baseline
 from sim.scenes.quadrotor.hover import GOAL, HoverConfig, HoverTask
 from sim.scenes.quadrotor.logged import hover_reward
 from sim.scenes.quadrotor.openloop import OpenLoopDrones
+from sim.scenes.quadrotor.rollout import QuadrotorRollout
 from sim.spec import SceneSpec
 
 RANGES = read_ranges(Path(__file__).with_name("ranges.toml"))
@@ -125,6 +126,14 @@ def logged_reward(
     return hover_reward(task, spec, after, goal, sent["action"], sent["last_action"])
 
 
+def rollout(*, mode: str, config: HoverConfig) -> QuadrotorRollout:
+    """The drone as a function of its parameters, for a log flown in a command mode."""
+    if mode not in _ACTIONS:
+        raise BadInput(f"quadrotor/hover cannot identify from mode '{mode}'; modes: {', '.join(_ACTIONS)}")
+    spec = make_spec(replace(config, mode=mode))
+    return QuadrotorRollout(spec.params, mode=mode, rate_hz=spec.rate_hz, disturbances=config.disturbances)
+
+
 _ROLLOUTS = {"num_envs": 1024, "processes": 2, "minibatches": 16}
 TRAINING = {
     "attitude_thrust": {
@@ -148,6 +157,7 @@ TASKS = {
         plant=hover_plant,
         track=track,
         open_loop=open_loop,
+        rollout=rollout,
         logged_reward=logged_reward,
     )
 }

@@ -1,0 +1,1 @@
+"""Logs become parameters with intervals, and intervals become randomization ranges."""
