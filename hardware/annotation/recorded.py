@@ -3,6 +3,7 @@
 A message is std_msgs/String with JSON: `op` begin, end or mark, `kind`, `label`, `value`, and an `id` (ULID) that its
 maker chose, so that it outlives the process; `end` may carry an `outcome`. A button may send as little as
 `{"kind": "event", "label": "pedal"}`. A mark counts at the instant at which its message was recorded.
+Whole annotations, as `log export --embed` writes them, are taken as they are.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hardware.annotation.mark import Annotation, By, is_range
+from hardware.annotation.mark import SCHEMA, Annotation, By, from_json, is_range
 from hardware.annotation.operations import Operation, to_line
 from hardware.annotation.store import AnnotationStore
 from hardware.annotation.ulid import new_ulid
@@ -46,7 +47,7 @@ def recorded_marks(log: Log) -> list[Annotation]:
     for said, t0_ns in begun.values():
         value = {**said.get("value", {}), "end": "the recording ended"}
         marks.append(_mark(log, said, t0_ns, max(log.end_ns, t0_ns + 1), value))
-    return marks
+    return list({m.id: m for m in marks}.values())
 
 
 def keep_recorded(log: Log) -> list[Annotation]:
@@ -58,20 +59,22 @@ def keep_recorded(log: Log) -> list[Annotation]:
     if not marks:
         return []
     store = AnnotationStore(log, AUTHOR)
-    before = store.of(AUTHOR)
+    before = {m.id for m in store.marks()}
     lines = [to_line(Operation("add", m.id, m.id, m.log, m.by, m.made_ns, m)) for m in marks]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "marks.jsonl"
         file.write_text("".join(lines))
         store.merge(file)
-    known = {m.id for m in before}
-    return [m for m in store.of(AUTHOR) if m.id not in known]
+    wanted = {m.id for m in marks} - before
+    return [m for m in store.marks() if m.id in wanted]
 
 
 def _marks(
     log: Log, m: LogMessage, said: Mapping[str, Any], begun: dict[str, tuple[dict[str, Any], int]]
 ) -> list[Annotation]:
     """The marks that are complete with this message."""
+    if said.get("schema") == SCHEMA:
+        return [from_json({**said, "log": log.content_hash})]
     said = dict(said)
     said.setdefault("id", new_ulid(m.log_ns, lambda n: hashlib.sha256(m.cdr).digest()[:n]))
     op = said.get("op", "mark")

@@ -87,6 +87,10 @@ class _File:
         self.counts[name] = self.counts.get(name, 0) + 1
         self.span.add(t_ns)
 
+    def attach(self, name: str, media_type: str, data: bytes, t_ns: int) -> None:
+        """Stores a file."""
+        self._mcap.add_attachment(create_time=t_ns, log_time=t_ns, name=name, media_type=media_type, data=data)
+
     def flush(self) -> None:
         """Completes the open chunk."""
         self._mcap.flush()
@@ -226,6 +230,15 @@ class LogWriter:
         elif self._topics[topic].type.name != message.__msgtype__:
             raise BadInput(f"topic {topic} is recorded as {self._topics[topic].type.name}, not {message.__msgtype__}")
         self.write(topic, encode(message), t_ns, publish_ns)
+
+    def attach(self, name: str, media_type: str, data: bytes, t_ns: int) -> None:
+        """Stores a file inside the recording."""
+        with self._lock:
+            self._check_usable()
+            try:
+                self._file.attach(name, media_type, data, t_ns)
+            except OSError as e:
+                raise self._fail(e) from e
 
     def flush(self, *, sync: bool = False) -> None:
         """Hands everything written so far to the operating system; with `sync`, to the disk."""

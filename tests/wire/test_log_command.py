@@ -11,7 +11,7 @@ import pytest
 from support.log_samples import START_NS, fixture
 
 from hardware.errors import BadInput
-from hardware.log.export import export_csv, export_npz
+from hardware.log.exporters.tables import export_csv, export_npz
 from hardware.log.qos import LATCHED
 from hardware.log.reader import Log
 from hardware.log.timeline import Timeline

@@ -12,7 +12,7 @@ from support.foreign import crazyflie_log, plus_sequence, sample, small_archive,
 from support.log_samples import START_NS, by_mcap, by_ours, random_messages, write
 
 from hardware.errors import BadInput, NotFoundError
-from hardware.log.export import export_npz
+from hardware.log.exporters.tables import export_npz
 from hardware.log.imports import Options, import_log, importer_of, known_importers, provenance
 from hardware.log.reader import Log
 from hardware.log.table import field_names

@@ -67,8 +67,9 @@ def _read_header(path: Path, raw: bytes) -> tuple[dict[str, str], list[dict[str,
             frames.setdefault(int(match[1]), {})[match[2]] = value
         else:
             header[key] = value
-    if header["ElementDataFile"] != "LOCAL":
-        raise BadInput(f"{path}: its pixels lie in {header['ElementDataFile'][:80]!r}; only LOCAL ones are read")
+    place = header.get("ElementDataFile", "")
+    if place != "LOCAL":
+        raise BadInput(f"{path}: its pixels lie in {place[:80]!r}; only LOCAL ones are read")
     if sorted(frames) != list(range(len(frames))):
         raise BadInput(f"{path}: not a whole {ABOUT}: frames are missing between 0 and {max(frames)}")
     ordered = [frames[i] for i in range(len(frames))]

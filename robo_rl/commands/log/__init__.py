@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from robo_rl.cli import Outcome
-from robo_rl.commands.log import exporting, importing, inspecting, playing, recording, recovering
+from robo_rl.commands.log import exporting, importing, inspecting, playing, recording, recovering, viewing
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Args:
         | Annotated[recovering.Recover, tyro.conf.subcommand("recover")]
         | Annotated[importing.Import, tyro.conf.subcommand("import")]
         | Annotated[exporting.Export, tyro.conf.subcommand("export")]
+        | Annotated[viewing.Open, tyro.conf.subcommand("open")]
     )
 
 
@@ -42,3 +43,5 @@ def run(args: Args) -> Outcome:
             return importing.run(action)
         case exporting.Export() as action:
             return exporting.run(action)
+        case viewing.Open() as action:
+            return viewing.run(action)

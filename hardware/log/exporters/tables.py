@@ -103,6 +103,11 @@ def columns_of(log: Log, topic: LogTopic) -> list[Column]:
     return columns
 
 
+def is_command(topic: LogTopic) -> bool:
+    """Whether a topic carries commands of a known robot."""
+    return _mode_of(topic) is not None
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A place to write a file: it gets its name once it is whole, and goes where writing fails."""

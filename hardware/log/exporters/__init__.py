@@ -1,0 +1,1 @@
+"""Logs for other programs: tables, and episodes for libraries that learn from demonstrations."""
