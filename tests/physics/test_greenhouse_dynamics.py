@@ -1,17 +1,10 @@
 """Van Henten's model: two other codes, an adaptive integrator, the order of convergence, balances, bounds."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.integrate import solve_ivp
-from torch import Tensor
-
-from sim.dynamics import greenhouse as model
-from sim.engine import prepared
-from sim.scenes.greenhouse.config import Bounds, Prices
-from sim.scenes.greenhouse.economy import account
 from greenhouse_case import (
     PACKAGE_NAMES,
     PACKAGE_SUBSTEPS,
@@ -22,6 +15,15 @@ from greenhouse_case import (
     planes,
     reference,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from sim.dynamics import greenhouse as model
+from sim.engine import prepared
+from sim.scenes.greenhouse.config import Bounds, Prices
+from sim.scenes.greenhouse.economy import account
 
 SUNNY = planes([400.0, 7.5e-4, 8.0, 6.0e-3])
 START = planes([0.05, 0.001, 15.0, 0.008])
@@ -122,7 +124,7 @@ def test_order_of_convergence_is_four() -> None:
     control, steps = planes([0.8, 2.0, 40.0]), [450.0, 225.0, 112.5]
     fine = run(START, control, SUNNY, 14400.0, 5.0, nominal())
     errors = [(run(START, control, SUNNY, 14400.0, h, nominal()) - fine).abs()[:, 0] for h in steps]
-    for coarse, half in zip(errors[:-1], errors[1:], strict=True):
+    for coarse, half in pairwise(errors):
         order = torch.log2(coarse / half)
         assert ((order > 3.6) & (order < 4.6)).all(), order
 

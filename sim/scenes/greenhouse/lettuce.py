@@ -1,5 +1,6 @@
 """The lettuce task: N greenhouses, each in its own season of some year's weather."""
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -31,6 +32,8 @@ GAINS, LAGS = ("gain_co2", "gain_ventilation", "gain_heating"), ("lag_co2", "lag
 """Parameters of the actuators, in the order of the command."""
 TOTALS = (*Account._fields, "travel")
 """Sums over the season so far; `travel` is the way of all actuators in full strokes."""
+_CONSTANT = ("params", "coefficients", "traits")
+"""Planes that stay as they are for a season."""
 HARVEST = 0.30
 """Dry weight (kg/m2) that good control reaches in 40 days of spring: 0.303 by model predictive control."""
 
@@ -88,7 +91,12 @@ class LettuceTask:
         """New seasons in new greenhouses for rows `ids` (None: all)."""
         fresh = self._planted(self.num_envs if ids is None else len(ids), ids, generator)
         for name, value in fresh.items():
-            self.state[name] = value if ids is None else self.state[name].index_copy(-1, ids, value)
+            if ids is None:
+                self.state[name] = value
+            elif name in _CONSTANT and not torch.is_grad_enabled():
+                self.state[name].index_copy_(-1, ids, value)  # many planes, which nobody outside holds
+            else:
+                self.state[name] = self.state[name].index_copy(-1, ids, value)
 
     def stagger(self, age: Tensor, generator: torch.Generator) -> None:
         """Moves every season on to `age` (N,) steps: the weather of that day, a crop about as large as it is by then.
@@ -144,9 +152,9 @@ class LettuceTask:
 
     def view(self, ids: Tensor | None) -> dict[str, Tensor]:
         """What signals are made of, for rows `ids`."""
-        names = ["climate", "row", "begun", "command", "params"]
+        names = ["climate", "row", "begun", "command", "traits"]
         names += ["outlook"] * (self.config.forecast == "noisy")
-        names += ["readings", "crop_error"] * (self.config.sensors == "real")
+        names += ["readings", "crop_error", "params"] * (self.config.sensors == "real")
         return {name: self.state[name] if ids is None else self.state[name][..., ids] for name in names}
 
     def measured(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -176,7 +184,7 @@ class LettuceTask:
             "co2": co2[:, None],
             "crop_dry_weight": view["climate"][model.CROP, :, None],
             "outdoor": torch.cat([self.bank.signals.index_select(0, row), self.bank.wind.index_select(0, row)], 1),
-            "forecast": self.bank.forecast(row).reshape(-1, 4 * LEADS),
+            "forecast": self.bank.windows.index_select(0, row),
             "season": torch.cat([self.bank.clock.index_select(0, row), share[:, None]], 1),
             "actuators": (view["command"] / self.largest[:, None]).T,
         }
@@ -197,7 +205,7 @@ class LettuceTask:
             view["command"] / self.largest[:, None],
             self.bank.clock.index_select(0, row).T,
             torch.stack([0.002 * weather[0], 0.1 * weather[1], weather[2], 0.01 * (weather[3] - 400.0)]),
-            (view["params"].index_select(0, self._visible) - self._middle) * self._inverse_span,
+            view["traits"],
         ]
         return torch.cat(planes).T.contiguous()
 
@@ -227,6 +235,7 @@ class LettuceTask:
             "command": self.start_command[:, None].expand(3, count).clone(),
             "params": params,
             "coefficients": self.effective(params),
+            "traits": (params.index_select(0, self._visible) - self._middle) * self._inverse_span,
             "totals": torch.zeros((len(TOTALS), count), device=self.device),
         }
         if not self._plain:
@@ -290,13 +299,15 @@ def bank_of(config: LettuceConfig, family: Family, device: torch.device | str = 
     split = config.split
     if split == "auto":
         split = "shift" if family == "wide" else "train"
-    return make_bank(
-        catalogue.load(config.weather, split),
-        step_s=config.step_s,
-        season_steps=config.season_steps,
-        start_days=config.start_days,
-        device=device,
-    )
+    return _bank(config.weather, split, config.step_s, config.season_steps, config.start_days, str(device))
+
+
+@functools.lru_cache(maxsize=8)
+def _bank(
+    weather: str, split: str, step_s: float, season_steps: int, start_days: tuple[float, float], device: str
+) -> WeatherBank:
+    years = catalogue.load(weather, split)
+    return make_bank(years, step_s=step_s, season_steps=season_steps, start_days=start_days, device=device)
 
 
 def _sensed(state: Tensor) -> Tensor:

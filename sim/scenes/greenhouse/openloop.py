@@ -21,7 +21,7 @@ class OpenLoopHouses:
         self._task, self._step_s = task, task.config.step_s
         self._coefficients = task.effective(task.state["params"])
         self._state = task.state["climate"]
-        self._forecast = task.bank.forecast(task.state["row"])
+        self._forecast = task.bank.windows[task.state["row"]].reshape(-1, LEADS, 4)
         self._elapsed_s = 0.0
 
     def place(self, signals: Mapping[str, Tensor], commands: Tensor) -> None:

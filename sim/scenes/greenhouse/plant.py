@@ -9,7 +9,7 @@ from torch import Tensor
 from sim.dynamics import greenhouse as model
 from sim.scenes.greenhouse.economy import climate
 from sim.scenes.greenhouse.lettuce import GAINS, LettuceTask
-from sim.scenes.greenhouse.weather.bank import LEADS, disturbances
+from sim.scenes.greenhouse.weather.bank import disturbances
 
 LONGEST_S = 300.0
 """Longest step of the integration."""
@@ -54,7 +54,7 @@ class GreenhouseWorld:
         co2, temperature, humidity = climate(self._state)
         bank, elapsed = self._task.bank, self._elapsed_s
         row, part = self._row(elapsed, len(bank.windows) - 2)
-        forecast = torch.lerp(bank.forecast(row).double(), bank.forecast(row + 1).double(), part[:, None, None])
+        forecast = torch.lerp(bank.windows[row].double(), bank.windows[row + 1].double(), part[:, None])
         row, part = self._row(elapsed, len(bank.wind) - 2)
         wind = torch.lerp(bank.wind[row].double(), bank.wind[row + 1].double(), part[:, None])
         turn = 2.0 * math.pi * (bank.day[self._begun].double() + elapsed / 86400.0)
@@ -65,7 +65,7 @@ class GreenhouseWorld:
             "co2": co2,
             "crop_dry_weight": self._state[model.CROP],
             "outdoor": torch.cat([self._signals(elapsed), wind], 1),
-            "forecast": forecast.reshape(-1, 4 * LEADS),
+            "forecast": forecast,
             "season": torch.stack([torch.sin(turn), torch.cos(turn), share], 1),
         }
 
