@@ -10,6 +10,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROMISED = {
     "choose_contexts.py": "multitask  return over contexts",
     "compare_greenhouse.py": "rule",
+    "double_dropout.py": "alpha 0.5, beta 0.2",
     "fly_emulated.py": "height after landing",
     "gym_env.py": "64 drones with random actions",
     "offline_greenhouse.py": "| noisy |",
