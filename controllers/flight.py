@@ -71,7 +71,8 @@ class Flight:
         self.ground_m = 0.0
         self.failed = ""
         """Why the run cannot go on; empty while it can."""
-        self._flies = plan.flies and {"takeoff", "land"} <= robot.modes.keys()
+        self.flies = plan.flies and {"takeoff", "land"} <= robot.modes.keys()
+        """Takes off and lands; otherwise the policy starts where the robot is."""
         self._finish = False
         self._policy_ns = 0
 
@@ -88,7 +89,7 @@ class Flight:
         """Whether the robot is off the ground: higher than it started, or moving."""
         velocity = state.signals.get("velocity_world")
         moves = velocity is not None and float(np.linalg.norm(velocity)) > AT_REST_M_S
-        return self._flies and (moves or height(state) - self.ground_m > ON_THE_GROUND_M)
+        return self.flies and (moves or height(state) - self.ground_m > ON_THE_GROUND_M)
 
     def landing(self, state: RobotState | None) -> tuple[float, float]:
         """Height, m, and duration, s, of a landing from here."""
@@ -130,7 +131,7 @@ class Flight:
             case Phase.POLICY if self._finish or (plan.duration_s > 0 and self.policy_s(now_ns) >= plan.duration_s):
                 return Phase.TAKE_BACK
             case Phase.TAKE_BACK if elapsed >= plan.take_back_s:
-                return Phase.LAND if self._flies else Phase.DONE
+                return Phase.LAND if self.flies else Phase.DONE
             case Phase.LAND if self._has_landed(elapsed, state):
                 return Phase.DONE
         return None
@@ -138,7 +139,7 @@ class Flight:
     def _after_arming(self, state: RobotState) -> Phase:
         if self._finish:
             return Phase.DONE if not self.airborne(state) else Phase.LAND
-        return Phase.TAKEOFF if self._flies and not self.airborne(state) else Phase.HANDOVER
+        return Phase.TAKEOFF if self.flies and not self.airborne(state) else Phase.HANDOVER
 
     def _after_takeoff(self, elapsed_s: float, state: RobotState) -> Phase | None:
         risen = height(state) - self.ground_m

@@ -100,8 +100,7 @@ class Loop:
         self._estop_reason: str | None = None
         self._health = Health(None)
         self._next_ns, self._due_ns = 0, 0
-        self._standing_in = False
-        self._finish = False
+        self._standing_in = self._finish = self._was_armed = False
         self._seen: tuple[int, frozenset[str]] = (-1, frozenset())
         self._fresh: RobotState | None = None
         self._told = 0
@@ -246,6 +245,9 @@ class Loop:
             self.summary.stale_ticks += 1
             self._stand_in(now, state)
             return True  # the last set point stands until the state is fresh again or the supervisor has had enough
+        if self._disarmed(state):
+            self.supervisor.raise_fault(now, "refused", "it is no longer armed: somebody else has stopped it")
+            return True
         if self._standing_in:
             self._take_up(now, state)
         if self.flight.advance(now, state):
@@ -264,6 +266,12 @@ class Loop:
                 self._rest(now)
                 return False
         return True
+
+    def _disarmed(self, state: RobotState) -> bool:
+        """Whether a robot that nobody could see fall was armed, and is not any more."""
+        was, self._was_armed = self._was_armed, "armed" in state.status
+        acts = self.flight.phase in (Phase.HANDOVER, Phase.POLICY)
+        return was and not self._was_armed and acts and not self.flight.flies
 
     def _decision_due(self, now: int) -> bool:
         """On a grid of its own where decisions are rarer than ticks; half a tick early is in time."""

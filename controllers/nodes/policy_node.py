@@ -189,10 +189,7 @@ class PolicyNode(ManagedNode):
     # --- sink of the loop (loop's thread) ------------------------------------------------------------------------
 
     def state(self, state: RobotState, now_ns: int) -> None:
-        """The heartbeat comes from the loop's thread while it runs, so that it ends when the loop does."""
-        if now_ns - self._beat_ns >= HEARTBEAT_PERIOD_S * 1e9:
-            self._beat_ns = now_ns
-            self.beat()
+        """The robot's topics carry the state already."""
 
     def tick(self, tick: Tick, now_ns: int) -> None:
         """Publishes policy/tick, and the goal where it has changed."""
@@ -214,12 +211,19 @@ class PolicyNode(ManagedNode):
         else:
             self.get_logger().info(text)
 
+    def _beat_when_due(self) -> None:
+        """The heartbeat comes from the loop's thread while it runs, so that it ends when the loop does."""
+        now = self.monotonic.now_ns()
+        if now - self._beat_ns >= HEARTBEAT_PERIOD_S * 1e9:
+            self._beat_ns = now
+            self.beat()
+
     def _fly(self, loop: Loop) -> None:
         try:
             if self._robot is not None:
                 self._robot.open()
                 self._await_recorder(self._robot)
-            loop.run()
+            loop.run(self._beat_when_due)
         except RoboError as e:
             self.get_logger().error(str(e))
             self.failure = str(e)

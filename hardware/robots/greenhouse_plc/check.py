@@ -8,7 +8,6 @@ Judged by what the PLC measured, not by what it was told: an actuator has the ti
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,12 @@ FAILSAFE = frozenset({"watchdog_tripped", "local"})
 
 def check_recording(log: Log, spec: RobotSpec, namespace: str | None = None) -> dict[str, Any]:
     """Violations in words, how often each interlock acted, and every stay in fail-safe."""
-    return judge([replace(s.value, t_ns=s.received_ns) for s in recorded_states(log, spec, namespace)])
+    return judge([s.value for s in recorded_states(log, spec, namespace)])
 
 
 def judge(states: Sequence[RobotState]) -> dict[str, Any]:
-    """The same for states in order of time; their instants are those at which they were heard."""
+    """The same for states in order of time; incomplete ones, and repetitions of an instant, are left out."""
+    states = _whole(states)
     violations: list[str] = []
     acted: dict[str, int] = {}
     for name, holds, obeyed, settled_s in _RULES:
@@ -50,6 +50,15 @@ def judge(states: Sequence[RobotState]) -> dict[str, Any]:
     stays = _failsafe(states)
     violations += [f"fail-safe entered at {s['at_h']} h was not left" for s in stays if s["left_after_s"] is None]
     return {"violations": violations, "interlocks": acted, "failsafe": stays}
+
+
+def _whole(states: Sequence[RobotState]) -> list[RobotState]:
+    whole: list[RobotState] = []
+    for state in states:
+        newer = not whole or state.t_ns > whole[-1].t_ns
+        if newer and {"air_temperature", "co2", "outdoor", "actuators"} <= state.signals.keys():
+            whole.append(state)
+    return whole
 
 
 def _failsafe(states: Sequence[RobotState]) -> list[dict[str, Any]]:
@@ -72,7 +81,7 @@ def _failsafe(states: Sequence[RobotState]) -> list[dict[str, Any]]:
 
 
 def _remote(state: RobotState) -> bool:
-    return "remote" in state.status and not state.status & (FAILSAFE | {"link_lost"})
+    return "remote" in state.status and not state.status & (FAILSAFE)
 
 
 def _hours(states: Sequence[RobotState], state: RobotState) -> float:

@@ -106,7 +106,7 @@ class Driver:
             raise LinkLost(f"{self.address} has been silent for {silent_s:.0f} s: {session.trouble or 'no state yet'}")
         words = {"armed"} if self._armed else set()
         if not session.connected:
-            words.add("link_lost")
+            words.add("no_answer")
         elif session.trouble:
             words.add("command_refused")
         return replace(state, status=session.words_since() | words)
