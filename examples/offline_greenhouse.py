@@ -214,7 +214,9 @@ def study(
     for name in sets:
         data_set(name, folder, size)
         for i, b in enumerate(behaviours(name, folder, size)):
-            kept(folder / "behaviour" / f"{name}-{i}.json", lambda b=b: returns_of(b.law, b.noise, size).tolist())
+            for kind, noise in (("behaviour", b.noise), ("quiet", 0.0)):
+                law = lambda b=b, noise=noise: returns_of(b.law, noise, size).tolist()  # noqa: E731
+                kept(folder / kind / f"{name}-{i}.json", law)
         for kind in corrupt or ["clean"]:
             path = folder / "sets" / (name if kind == "clean" else f"{name}-{kind}")
             if not path.exists():
@@ -227,20 +229,28 @@ def study(
 
 
 def table(folder: Path) -> str:
-    """Mean return of behaviour and learners with the interval of their difference, over seasons."""
-    lines = ["| data | behaviour | learner | return | difference, 95 % interval |", "|---|---|---|---|---|"]
+    """Mean return of behaviour and learners with the interval of their difference, over seasons.
+
+    `quiet` is the behaviour without the noise that it explored with: what imitating it perfectly would earn.
+    """
+    lines = [
+        "| data | behaviour | quiet | learner | return | above behaviour, 95 % interval | above quiet |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    mean = lambda files: np.mean([json.loads(f.read_text()) for f in files], axis=0)  # noqa: E731
     for file in sorted((folder / "learnt").glob("*-0.json")):
         name, kind, algorithm, _ = file.stem.split("-")
-        runs = [
-            np.array(json.loads(f.read_text())) for f in sorted(file.parent.glob(f"{name}-{kind}-{algorithm}-*.json"))
-        ]
-        made = [np.array(json.loads(f.read_text())) for f in sorted((folder / "behaviour").glob(f"{name}-*.json"))]
-        ours, theirs = np.mean(runs, axis=0), np.mean(made, axis=0)
-        low, high = bootstrap(ours - theirs, lambda x: float(np.mean(x)), rng=np.random.default_rng(0))
+        ours = mean(file.parent.glob(f"{name}-{kind}-{algorithm}-*.json"))
+        theirs, quiet = (mean((folder / who).glob(f"{name}-*.json")) for who in ("behaviour", "quiet"))
+        first, second = (
+            f"{(ours - x).mean():+.2f} ({low:+.2f} to {high:+.2f})"
+            for x in (theirs, quiet)
+            for low, high in [bootstrap(ours - x, lambda v: float(np.mean(v)), rng=np.random.default_rng(0))]
+        )
         data = name if kind == "clean" else f"{name}, {kind} spoilt"
         lines.append(
-            f"| {data} | {theirs.mean():.2f} | {algorithm} | {ours.mean():.2f} | "
-            f"{(ours - theirs).mean():+.2f} ({low:+.2f} to {high:+.2f}) |"
+            f"| {data} | {theirs.mean():.2f} | {quiet.mean():.2f} "
+            f"| {algorithm} | {ours.mean():.2f} | {first} | {second} |"
         )
     return "\n".join(lines)
 
