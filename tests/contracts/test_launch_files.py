@@ -21,7 +21,7 @@ from robo_rl.launch_engine.resolve import Process
 from robo_rl.launch_engine.substitutions import Context
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["demo", "deploy", "emulate", "record", "replay", "train"]
+NAMES = ["annotate", "demo", "deploy", "emulate", "greenhouse", "record", "replay", "train"]
 LOG = "runs/deploy/flight_0"
 
 
@@ -54,6 +54,12 @@ POLICY = (
 RECORD = "python3 -m robo_rl log record {} --linger 60 --regex /{}/.*|/diagnostics"
 DIRECT = "python3 -m robo_rl deploy zoo:quadrotor-hover --robot crazyflie --mode {} --transport direct --uri {}"
 
+GREENHOUSE = (
+    "python3 -m robo_rl deploy zoo:greenhouse-lettuce --robot greenhouse_plc --mode emulated --transport direct "
+    "--time-scale 1000.0 --scene None --duration 86400.0 --fault restart:3h:10m --fault dead_connection:100h:2h "
+    "--fault stuck_vent:156h:3h --fault storm:204h:2h --log x --json None"
+)
+
 EXPECTED: list[tuple[str, dict[str, str], list[tuple[float, str, str]]]] = [
     (
         "train",
@@ -62,6 +68,11 @@ EXPECTED: list[tuple[str, dict[str, str], list[tuple[float, str, str]]]] = [
     ),
     ("emulate", {}, [(0.0, "emulator", EMULATE.format(19850))]),
     ("emulate", {"port": "0", "fault": "link_drop:3"}, [(0.0, "emulator", EMULATE.format(0) + " --fault link_drop:3")]),
+    (
+        "greenhouse",
+        {"scene": "None", "duration": "86400.0", "restart": "3h:10m", "log": "x"},
+        [(0.0, "deploy", GREENHOUSE)],
+    ),
     (
         "record",
         {"log": "x", "duration": "5"},
@@ -81,6 +92,17 @@ EXPECTED: list[tuple[str, dict[str, str], list[tuple[float, str, str]]]] = [
         "replay",
         {"log": "x", "through": "topics", "rate": "2.0"},
         [(0.0, "player", "python3 -m robo_rl log play x --rate 2.0")],
+    ),
+    (
+        "annotate",
+        {"log": "x", "subtasks": "reach,grasp", "browser": "no-browser"},
+        [
+            (
+                0.0,
+                "annotate",
+                "python3 -m robo_rl annotate x --port 0 --author None --subtasks=reach,grasp --no-browser",
+            )
+        ],
     ),
     (
         "demo",

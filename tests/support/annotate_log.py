@@ -21,7 +21,10 @@ def write_flight(path: Path, seconds: float = 10.0, *, pictures: bool = True) ->
             t_ns = START_NS + i * 5_000_000
             imu = new_message("sensor_msgs/msg/Imu")
             imu.linear_acceleration.z = 80.0 if CRASH_S <= t < CRASH_S + 0.02 else 9.81 + 0.3 * math.sin(40 * t)
-            imu.angular_velocity.x = 0.0 if t < 3 else 0.5 * math.sin(7 * t)
+            imu.linear_acceleration.x, imu.linear_acceleration.y = 0.4 * math.sin(9 * t), 0.2 * math.cos(11 * t)
+            if t >= 3:
+                w = imu.angular_velocity
+                w.x, w.y, w.z = 0.5 * math.sin(7 * t), 0.3 * math.cos(5 * t), 0.2 * math.sin(2 * t)
             imu.orientation_covariance[0] = -1.0
             writer.write_message("/drone/imu", imu, t_ns)
             if i % 2 == 0:

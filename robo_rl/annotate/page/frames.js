@@ -33,7 +33,7 @@ async function fetchFrame() {
   try {
     const answer = await query("/api/frame", { i: topic, t: S.cursor });
     const picture = await createImageBitmap(await answer.blob());
-    const height = Math.min(240, Math.round((canvas.clientWidth * picture.height) / picture.width));
+    const height = Math.min(190, Math.round((canvas.clientWidth * picture.height) / picture.width));
     canvas.width = picture.width;
     canvas.height = picture.height;
     canvas.style.height = `${height}px`;

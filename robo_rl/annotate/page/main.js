@@ -58,7 +58,7 @@ function declare() {
   action("undo", ["z"], "undo", () => travel("undo"), { shown: "undo" });
   action("redo", ["Shift+z"], "redo", () => travel("redo"), { shown: "redo" });
   action("review", ["Tab"], "next mark to review", () => marking.review(1), { shown: "review" });
-  action("reviewback", ["Shift+Tab"], "last mark to review", () => marking.review(-1));
+  action("reviewback", ["Shift+Tab"], "mark to review before", () => marking.review(-1));
   action("previous", ["ArrowUp"], "mark before", () => panel.step(-1));
   action("next", ["ArrowDown"], "next mark", () => panel.step(1));
   action("propose", ["p"], "let the rules propose drafts", marking.propose, { shown: "propose" });

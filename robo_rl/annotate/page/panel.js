@@ -62,13 +62,15 @@ function row(m) {
   li.dataset.id = m.id;
   li.className = `${m.status} ${m.id === S.selected ? "selected" : ""}`;
   li.style.setProperty("--c", `var(--${m.kind})`);
-  const cells = [["t", seconds(m.t0, 2)], ["what", `${m.kind} ${textOf(m) === m.kind ? "" : textOf(m)}`]];
-  if (m.t1 > m.t0) cells.push(["t", `${seconds(m.t1 - m.t0, 2)} s`]);
+  const text = textOf(m), what = m.kind === "outcome" || text === m.kind ? text : `${m.kind} ${text}`;
+  const cells = [["t", seconds(m.t0, 2)], ["what", what]];
+  if (m.t1 > m.t0 && m.kind !== "outcome") cells.push(["t", `${seconds(m.t1 - m.t0, 2)} s`]);
   if (S.conflicts.has(m.id)) cells.push(["flag", "conflict"]);
   else if (m.status === "draft") cells.push(["flag", "draft"]);
   cells.push(["who", m.who]);
   li.append(...cells.map(([name, text]) => Object.assign(document.createElement("span"), { className: name, textContent: text })));
-  li.title = `${m.kind} by ${m.who}${m.model ? ` (${m.model})` : ""} at ${seconds(m.t0, 6)} s`;
+  const reason = m.value.reason ? `: ${m.value.reason}` : "";
+  li.title = `${what}${reason}, by ${m.who}${m.model ? ` (${m.model})` : ""}, at ${seconds(m.t0, 6)} s`;
   li.addEventListener("click", () => select(m.id));
   return li;
 }

@@ -13,7 +13,7 @@ export function textOf(m) {
   if (m.kind === "outcome") return `${SIGNS[m.label]} ${m.label}`;
   if (m.kind === "reward") return `${m.value.reward}${m.label ? " " + m.label : ""}`;
   if (m.kind === "sysid") return `${m.label} ${m.value.split ?? "train"}`;
-  return [m.label, m.value.reason].filter(Boolean).join(": ") || m.kind;
+  return m.label || m.value.reason || m.kind;
 }
 
 function lanes(kind) {
@@ -43,12 +43,11 @@ function paint() {
     c.globalAlpha = 1;
     c.save();
     c.beginPath(); c.rect(GUTTER, top, width - GUTTER, ROW); c.clip();
-    const people = lanes(kind);
-    for (const m of S.marks) {
-      if (m.kind !== kind || m.status === "rejected") continue;
-      const tall = (ROW - 2) / Math.max(1, people.length);
-      paintMark(c, width, m, top + people.indexOf(m.who) * tall, tall);
-    }
+    const people = lanes(kind), tall = (ROW - 2) / Math.max(1, people.length);
+    people.forEach((who, lane) => {
+      const own = S.marks.filter((m) => m.kind === kind && m.status !== "rejected" && m.who === who);
+      own.forEach((m, k) => paintMark(c, width, m, top + lane * tall, tall, own[k + 1]));
+    });
     if (S.open[kind]) paintOpen(c, width, kind, top);
     c.restore();
   });
@@ -56,7 +55,8 @@ function paint() {
   if (x >= GUTTER) { c.strokeStyle = colour("cursor"); c.beginPath(); c.moveTo(x, 0); c.lineTo(x, height); c.stroke(); }
 }
 
-function paintMark(c, width, m, top, tall) {
+/** `next`: the mark behind it in the same lane, before which its text ends. */
+function paintMark(c, width, m, top, tall, next) {
   const t0 = dragged?.id === m.id && dragged.edge === "t0" ? dragged.t : m.t0;
   const t1 = dragged?.id === m.id && dragged.edge === "t1" ? dragged.t : m.t1;
   const a = xOf(t0, width), b = xOf(t1, width);
@@ -83,7 +83,8 @@ function paintMark(c, width, m, top, tall) {
   c.lineWidth = 1;
   if (tall < 8) return;
   c.save();
-  c.beginPath(); c.rect(a, top, m.t0 === m.t1 ? 140 : Math.max(0, b - a - 2), tall); c.clip();
+  const room = m.t0 < m.t1 ? b - a - 2 : next ? xOf(next.t0, width) - a - 7 : 200;
+  c.beginPath(); c.rect(a, top, Math.max(0, room), tall); c.clip();
   c.fillStyle = colour("text");
   c.font = `${tall < 12 ? 9 : 11}px system-ui, sans-serif`;
   const flag = S.conflicts.has(m.id) ? "! " : draft ? "? " : "";
