@@ -80,7 +80,7 @@ def demonstrations(
     otherwise, or with `rate_hz`, rows are evenly spaced: the newest observation not after the row, the last command
     before the next one. What is excluded by a mark cuts the episode. Raises BadInput where nothing is left.
     """
-    tick = next((t for t in log.topics if t.endswith(f"/{TICK_TOPIC[0]}") or t == TICK_TOPIC[0]), "")
+    tick = next((t for t in log.topics if t.endswith(f"/{TICK_TOPIC}")), "")
     if not observation and not action and tick:
         observation, action = [f"{tick}.observation."], [f"{tick}.sent"]
     action = list(action) or _actions(log)
