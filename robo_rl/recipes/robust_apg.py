@@ -83,7 +83,7 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     env.reset(child_seed(config.seed, "worlds"))
     keep_worlds(env)
     plain = apg.prepare(dataclasses.replace(config, algo=config.algo.apg), env, group, data)
-    trainee = Robust(plain.config, env, plain.obs, plain.actor)
+    trainee = Robust(plain.config, env, plain.obs, plain.actor, compiled=config.compile)
     trainee.robust, trainee.score = config.algo, torch.zeros_like(trainee.total)
     trainee.earned = torch.zeros_like(trainee.total)
     return trainee

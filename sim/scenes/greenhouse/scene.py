@@ -123,11 +123,33 @@ def rollout(*, mode: str, config: LettuceConfig) -> GreenhouseRollout:
     return GreenhouseRollout(_params(config))
 
 
-TRAINING = {
-    "apg": {"num_envs": 256, "steps": 9_216_000, "anneal_steps": 9_216_000, "compile": True},
-    "ppo": {"num_envs": 256},
+_APG = {"num_envs": 256, "steps": 9_216_000, "compile": True}
+_SAC = {
+    "hidden": (128, 128),
+    "learning_rate": 1e-3,
+    "utd": 0.1,
+    "reward_scale": 50.0,
+    "warmup_steps": 20_000,
+    "buffer": 200_000,
 }
-"""Where they differ from the algorithm's own: 1,500 windows of 12 h for the gradient through the simulator."""
+TRAINING: dict[str, dict[str, Any]] = {
+    "apg": {**_APG, "anneal_steps": 9_216_000},
+    "ppo": {"num_envs": 256},
+    "sac": {"num_envs": 64, "steps": 800_000, "checkpoint_every": 500, **_SAC},
+    "iwocs": {"num_envs": 64, "steps": 800_000, "round_steps": 200_000, "checkpoint_every": 500, "sac": _SAC},
+    "mbdp": {
+        "exogenous": ("season", "forecast", "outdoor"),
+        "gamma": 1.0,
+        "starts": 32,
+        "model_steps": 3_000,
+        "anneal_steps": 400,
+        "steps": 3_400,
+    },
+    "mbtl": {"params": ("leak_decades", "heat_transfer_factor"), "num_envs": 128},
+    "robust-apg": {**_APG, "apg": {"anneal_steps": 9_216_000}},
+}
+"""Where they differ from the algorithm's own: 1,500 windows of 12 h for the gradient through the simulator. A step's
+reward is some 0.002 EUR/m2: scaled, so that critics see returns of the size that they were made for."""
 
 TASKS = {
     "lettuce": SceneEntry(
