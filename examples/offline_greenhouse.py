@@ -28,6 +28,7 @@ from robo_rl.datasets.transitions import DataSet, joined, read, write
 from robo_rl.evaluate import Law, law_of, run_episodes
 from robo_rl.seeds import child_seed
 from robo_rl.stats import bootstrap
+from robo_rl.zoo import resolve
 from sim.registry import make_env, scene_entry
 from sim.scenes.greenhouse.baseline import GROWER, SetPoints, lettuce_baseline
 from sim.scenes.greenhouse.tune import tune
@@ -64,7 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "riql": {"hidden": (128, 128), "gamma": 0.99, "beta": 3.0, "expectile": 0.7},
     "mbdp": {},
 }
-MOST_STEPS = {"mbdp": 2_000}
+MOST_STEPS = {"iql": 8_000, "riql": 8_000, "mbdp": 2_000}
 """Policy steps of learners whose steps are expensive."""
 
 
@@ -228,6 +229,24 @@ def study(
                     kept(file, lambda law=law: returns_of(law(), 0.0, size).tolist())
 
 
+def random_law(env: Any) -> Law:
+    """Uniformly random actions."""
+    draw = torch.Generator().manual_seed(child_seed(WORLDS_SEED, "random"))
+    return lambda obs: 2.0 * torch.rand((env.num_envs, len(env.spec.action)), generator=draw) - 1.0
+
+
+def references(folder: Path, size: Size, expert: str) -> str:
+    """What random actions and an expert earn in the same seasons."""
+    kept(folder / "references" / "random.json", lambda: returns_of(random_law, 0.0, size).tolist())
+    if expert:
+        artifact = PolicyArtifact.load(resolve(expert))
+        kept(
+            folder / "references" / "expert.json", lambda: returns_of(lambda env: law_of(artifact), 0.0, size).tolist()
+        )
+    means = {f.stem: np.mean(json.loads(f.read_text())) for f in sorted((folder / "references").glob("*.json"))}
+    return ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+
+
 def table(folder: Path) -> str:
     """Mean return of behaviour and learners with the interval of their difference, over seasons.
 
@@ -262,6 +281,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=None)
     parser.add_argument("--algos", nargs="+", choices=ALGOS, default=None)
     parser.add_argument("--corrupt", nargs="+", choices=KINDS, default=[])
+    parser.add_argument("--expert", default="", help="policy to compare with, such as zoo:NAME")
     parser.add_argument("--seeds", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -270,6 +290,7 @@ def main() -> None:
         folder = args.folder or Path(aside)
         sets = args.sets or (SETS if args.full else ("noisy",))
         study(folder, size, sets, args.algos or ALGOS[:3], args.corrupt, args.seeds)
+        print(references(folder, size, args.expert))
         print(table(folder))
 
 
