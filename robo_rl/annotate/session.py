@@ -64,8 +64,9 @@ class Session:
 
     def news(self) -> dict[str, Any]:
         """What a page needs to know when something has changed."""
-        done, total = self.signals.progress()
-        return {"version": self.version, "done": done, "total": total, "failure": self.signals.failure}
+        done, total, ready = self.signals.progress()
+        progress = {"done": done, "total": total, "ready": ready}
+        return {"version": self.version, **progress, "failure": self.signals.failure}
 
     def describe(self) -> dict[str, Any]:
         """What a page needs before the first picture; nothing here waits for the log to be read."""

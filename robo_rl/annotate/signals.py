@@ -118,10 +118,10 @@ class Signals:
                     self._wanted.append(name)
             self._news.notify_all()
 
-    def progress(self) -> tuple[int, int]:
-        """Chunks read and chunks to read."""
+    def progress(self) -> tuple[int, int, int]:
+        """Chunks read, chunks to read, and signals that are there as a whole."""
         with self._lock:
-            return self._done, self._total
+            return self._done, self._total, len(self._ready)
 
     def wait(self, timeout_s: float = 600.0) -> None:
         """Waits until everything requested is there."""

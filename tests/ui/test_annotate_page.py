@@ -328,6 +328,37 @@ def test_pictures_tracks_and_pose_are_painted(browser: Any, log: Path, servers: 
     browser.execute_script("localStorage.clear()")
 
 
+SAMPLES = {
+    "crazyflie_arpl/log10": 4,
+    "go2_sysid/traj_0.pt": 0,
+    "plus_ultrasound/WaterTankBottomTranslationTrackerBuffer.igs.mha": 0,
+    "px4_ulog/sample.ulg": 0,
+}
+"""Sample recording -> drafts that the rules propose."""
+
+
+@pytest.mark.parametrize("name", SAMPLES, ids=lambda n: n.split("/")[0])
+def test_sample_recordings_open(browser: Any, servers: ExitStack, tmp_path: Path, name: str) -> None:
+    """Real recordings of four machines, imported: ten tracks with numbers, a pose where there is one, and the rules."""
+    file = Path(__file__).resolve().parents[3] / "shared" / "data" / name
+    if not file.exists():
+        pytest.skip(f"sample recordings are not in {file.parent}")
+    from hardware.log.imports import import_log
+
+    if name.endswith(".ulg"):
+        pytest.importorskip("pyulog", reason="needs the extra [export]")
+    import_log(file, tmp_path / "log")
+    page = Page(browser, serve(servers, tmp_path / "log").url)
+    page.until("annotator.tracks.isReady() && annotator.tracks.hasData()")
+    assert page.js("annotator.S.tracks.length") == 10
+    assert page.js("document.getElementById('pose').hidden") == name.startswith("crazyflie")
+    page.press("p")
+    page.until(f"document.getElementById('saved').textContent.startsWith('{SAMPLES[name]} new drafts')")
+    if SAMPLES[name]:
+        assert page.js("annotator.S.marks.find((m) => m.label === 'crash').t0 / 1e9") == pytest.approx(42.69, abs=0.01)
+    assert page.errors() == []
+
+
 def test_read_only_and_stopping(browser: Any, log: Path, servers: ExitStack) -> None:
     served = serve(servers, log, "--read-only")
     page = Page(browser, served.url)

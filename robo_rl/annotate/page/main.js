@@ -141,7 +141,7 @@ function useKeys() {
 }
 
 function heard(news) {
-  const reading = S.progress.done !== news.done || S.progress.total !== news.total;
+  const reading = ["done", "total", "ready"].some((k) => S.progress[k] !== news[k]);
   S.progress = news;
   if (news.failure) marking.say(news.failure, true);
   else if ($("saved").textContent.startsWith(GONE)) marking.say("connected again");

@@ -93,7 +93,7 @@ function paintBody(c, width, height) {
   if (!Number.isFinite(low[0] + high[0])) return;
   const middle = low.map((v, k) => (v + high[k]) / 2);
   const size = Math.max(...low.map((v, k) => high[k] - v), 0.02);
-  const scale = (Math.min(width, height) * 0.72) / size;
+  const scale = (Math.min(width, height) * 0.58) / size;
   const [ca, sa, ce, se] = [Math.cos(azimuth), Math.sin(azimuth), Math.cos(elevation), Math.sin(elevation)];
   const project = ([x, y, z]) => {
     const [px, py, pz] = [x - middle[0], y - middle[1], z - middle[2]];

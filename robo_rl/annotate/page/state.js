@@ -73,6 +73,6 @@ export function select(id, move = true) {
 export function seconds(t, digits = 3) {
   const s = Math.abs(t) / 1e9;
   const rest = (s % 60).toFixed(digits);
-  const text = s < 60 ? rest : `${Math.floor(s / 60)}:${rest.padStart(3 + digits, "0")}`;
+  const text = s < 60 ? rest : `${Math.floor(s / 60)}:${rest.padStart(digits ? 3 + digits : 2, "0")}`;
   return (t < 0 ? "-" : "") + text;
 }

@@ -71,7 +71,7 @@ function paintAxis(c, width, height) {
   c.textAlign = "center";
   for (const t of found) {
     const x = Math.round(xOf(t, width)) + 0.5;
-    if (x < GUTTER) continue;
+    if (x < GUTTER || x > width - 16) continue;
     c.strokeStyle = colour("line");
     c.globalAlpha = 0.6;
     c.beginPath(); c.moveTo(x, 0); c.lineTo(x, height - AXIS); c.stroke();
@@ -167,7 +167,7 @@ const valueText = (signal) => {
   const v = values[signal.name];
   return v === undefined || v === null ? "" : `${short(v)} ${signal.unit === "1" ? "" : signal.unit}`;
 };
-const short = (v) => (v === 0 ? "0" : Math.abs(v) >= 1e5 || Math.abs(v) < 1e-3 ? v.toExponential(1) : String(+v.toPrecision(4)));
+const short = (v) => (v === 0 ? "0" : Math.abs(v) >= 1e7 || Math.abs(v) < 1e-3 ? v.toExponential(1) : String(+v.toPrecision(Math.abs(v) >= 1e4 ? 7 : 4)));
 
 /** The end of a text that fits a width: the end of a field's name tells more than its beginning. */
 function tail(c, text, width) {
