@@ -21,7 +21,7 @@ from robo_rl.annotate.pose import path_of
 from robo_rl.annotate.security import Guard
 from robo_rl.annotate.session import Session
 
-MEDIA = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+MEDIA = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".png": "image/png"}
 MOST_COLUMNS, MOST_SIGNALS = 4096, 64
 _HEARTBEAT_S = 15.0
 Answer = Callable[[Request], Awaitable[Response]]

@@ -132,8 +132,10 @@ def test_the_page_refers_to_nothing_elsewhere() -> None:
     """No address of another server in the page's code, and every module that is imported is there."""
     folder = Path(__file__).resolve().parents[2] / "robo_rl" / "annotate" / "page"
     for file in folder.iterdir():
+        if file.suffix == ".png":
+            continue
         text = file.read_text()
-        assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text) == [], file.name
+        assert re.findall(r"https?://", text) == [], file.name
         for name in re.findall(r'from "\./([^"]+)"|(?:src|href)="/page/([^"]+)"', text):
             assert (folder / "".join(name)).is_file(), f"{file.name}: {name}"
         assert len(text.splitlines()) <= 250, file.name
