@@ -151,13 +151,7 @@ class BatchEnv:
             raise BadInput(
                 f"action has shape {tuple(action.shape)}; expected ({self.num_envs}, {self.interface.action_size})"
             )
-        verdict = self._move(action)
-        truncated, ids = self._over(verdict)
-        if len(ids) == 0:
-            obs = final = self._observe(self.task.view(None))
-        else:
-            obs, final = self._restart_ended(ids)
-        return Step(obs, verdict.reward, verdict.cost, verdict.terminated, truncated, final, verdict.metrics)
+        return self.renew(*self.move(action))
 
     def move(self, action: Tensor) -> tuple[Verdict, dict[str, Tensor]]:
         """The part of a step that never branches, so that torch.compile can fuse it with the policy that acts in it.
@@ -217,28 +211,6 @@ class BatchEnv:
         obs, memory = self.interface.observe(self.task.measured(view), self.task.goal(view), memory)
         obs["critic"] = self.task.privileged(view)
         return (*(obs[g] for g in self._groups), *(memory.past[k] for k in kept), memory.fresh)
-
-    def _restart_ended(self, ids: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Observations after the restart of rows `ids`, and the same with those rows' last ones before it.
-
-        The ended rows are appended to the batch, so that one pass observes both.
-        """
-        ended = self.task.view(ids)
-        old, first = self._memory, self._start
-        self.task.restart(ids, self._generator)
-        self.age[ids] = 0
-        view = {k: torch.cat([v, ended[k]], -1) for k, v in self.task.view(None).items()}
-
-        def extended(now: Tensor, new: Tensor) -> Tensor:
-            return torch.cat([now.index_copy(0, ids, new[ids]), now[ids]])
-
-        past = {k: extended(v, first.past[k]) for k, v in old.past.items()}
-        self._memory = Memory(extended(old.command, first.command), past, extended(old.fresh, first.fresh))
-        both = self._observe(view)
-        n, m = self.num_envs, self._memory
-        self._memory = Memory(m.command[:n], {k: v[:n] for k, v in m.past.items()}, m.fresh[:n])
-        obs = {name: value[:n] for name, value in both.items()}
-        return obs, {name: value[:n].index_copy(0, ids, value[n:]) for name, value in both.items()}
 
     def get_state(self) -> dict[str, Tensor]:
         """Everything that evolves, (N, ...) rows by name; `generator` (its bytes) and `shared.*` belong to no row."""
