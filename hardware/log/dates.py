@@ -78,7 +78,7 @@ def _day_first(
             rising.append(order)
     if len(rising) != 1:
         example = open_ones[0][0].strip()
-        raise BadInput(f"{what}: whether {example!r} may be day or month first; say --day-first or --no-day-first")
+        raise BadInput(f"{what}: whether {example!r} may be day or month first; say --dates day-first or month-first")
     return rising[0]
 
 

@@ -262,7 +262,7 @@ def test_text_tables_by_hand(tmp_path: Path, name: str) -> None:
     ("text", "says"),
     [
         ("a,b\n1,2\n", "no time among a, b; give --time COLUMN or --rate HZ"),
-        ("date,v\n03/04/2021,1\n03/05/2021,2\n", "'03/04/2021' may be day or month first; say --day-first"),
+        ("date,v\n03/04/2021,1\n03/05/2021,2\n", "'03/04/2021' may be day or month first; say --dates day-first"),
         ("date,v\n13/04/2021,1\n04/13/2021,2\n", "neither all day first nor all month first"),
         ("date,v\n31.02.2021,1\n", "'31.02.2021' is not a day of the calendar"),
         ("date,v\n01.02.2021,1\nsoon,2\n", "'soon' in row 2 is not a date"),
@@ -283,7 +283,7 @@ def test_tables_that_leave_something_open_are_refused(tmp_path: Path, text: str,
 
 
 def test_what_a_table_leaves_open_can_be_said(tmp_path: Path) -> None:
-    """`--rate`, `--time` and `--day-first`."""
+    """`--rate`, `--time` and `--dates`."""
     log = _imported(tmp_path / "a.csv", b"a,b\n1,2\n3,4\n5,6\n", Options(rate_hz=4.0))
     assert log.channels["/a.b"].t_ns.tolist() == [0, 250_000_000, 500_000_000]
     (tmp_path / "b").mkdir()
@@ -431,6 +431,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert result["log"] == str(tmp_path / "run-imported")
     assert main(["log", "info", result["log"]]) == 0
     assert "imported from run.csv (csv), sha256 " in capsys.readouterr().out
+    (tmp_path / "days.csv").write_text("date,v\n03/04/2021,1\n")
+    assert main(["log", "import", str(tmp_path / "days.csv"), "--dates", "month-first"]) == 0
+    assert Log(tmp_path / "days-imported").start_ns == np.datetime64("2021-03-04", "ns").astype(np.int64)
+    capsys.readouterr()
     for argv, says in [
         ([str(tmp_path / "run.csv")], "run-imported exists"),
         ([str(tmp_path / "nix")], "nix does not exist"),

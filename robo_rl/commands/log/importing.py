@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -29,15 +29,15 @@ class Import:
     """Samples per second, for tables without a time."""
     time: str = ""
     """The column or array that holds the time, where its name does not tell."""
-    day_first: bool | None = None
-    """Read 03/04/2021 as the 3rd of April, where the table leaves it open."""
+    dates: Literal["auto", "day-first", "month-first"] = "auto"
+    """How to read 03/04/2021 where the table leaves it open."""
 
 
 def run(action: Import) -> Outcome:
     """Imports, then says what was found and what was converted."""
     if action.rate is not None and not 0.0 < action.rate < 1e9:
         raise BadInput(f"--rate {action.rate:g}: expected samples per second above 0")
-    options = Options(action.rate, action.time, action.day_first)
+    options = Options(action.rate, action.time, None if action.dates == "auto" else action.dates == "day-first")
     done = import_log(action.file, action.out, action.format, options)
     log = open_log(done.output)
     print(f"{action.file}: {known_importers()[done.format].ABOUT}")
