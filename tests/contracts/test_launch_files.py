@@ -56,7 +56,7 @@ DIRECT = "python3 -m robo_rl deploy zoo:quadrotor-hover --robot crazyflie --mode
 
 GREENHOUSE = (
     "python3 -m robo_rl deploy zoo:greenhouse-lettuce --robot greenhouse_plc --mode emulated --transport direct "
-    "--time-scale 1000.0 --scene None --duration 86400.0 --fault restart:3h:10m --fault dead_connection:100h:2h "
+    "--time-scale 1000.0 --scene None --duration 86400.0 --fault restart:3h:10m --fault dead_connection:100h:40m "
     "--fault stuck_vent:156h:3h --fault storm:204h:2h --log x --json None"
 )
 

@@ -123,7 +123,7 @@ def derivative(x: Array, u: Array, d: Array, p: Parameters) -> Array:
     a2, a1, a0 = p.diffusion
     uptake = np.maximum(-a2 * temperature**2 + a1 * temperature - a0, 0) * np.maximum(co2 - p.compensation, 0)
     quantum = p.light_use * radiation
-    assimilation = light * quantum * uptake / (quantum + uptake + 1e-12)
+    assimilation = light * quantum * uptake / (quantum + uptake + 1e-15)
     respiring = crop * 2 ** (0.1 * temperature - 2.5)
     leaf = 9348.0 / (8314.0 * (temperature + 273.15)) * np.exp(17.4 * temperature / (temperature + 239.0))
     evaporation = light * p.transpiration * (leaf - vapour)
