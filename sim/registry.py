@@ -30,6 +30,9 @@ class SceneEntry:
     the default."""
     track: Callable[[Any], Any] | None = None
     """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
+    picture: Callable[..., None] | None = None
+    """picture(out, make, laws, title): draws an episode under each law (name -> law(env) -> act(obs)) as PNG, where
+    paths and distances say little; `make()` gives a fresh environment of one world, always the same one."""
     open_loop: Callable[..., Any] | None = None
     """open_loop(num, *, mode, config) -> sim.replay.OpenLoop: nominal worlds driven by a log's commands."""
     rollout: Callable[..., Any] | None = None

@@ -37,7 +37,7 @@ class Args:
     baseline: bool = False
     """Evaluate the scene's classical controller beside it, in the same worlds."""
     render: Path | None = None
-    """Picture of paths and distances, .png or .gif."""
+    """Picture of paths and distances, .png or .gif; of one season, .png, for greenhouses."""
     world: Annotated[Any, arg(name="scene")] = None
     """The scene's own settings."""
 
@@ -100,7 +100,13 @@ def run(args: Args) -> Outcome:
     if args.render:
         title = f"{scene}, family {args.family}: success {result['success_rate']:.1%} of {result['episodes']} episodes"
         args.render.parent.mkdir(parents=True, exist_ok=True)
-        draw_episodes(args.render, found, other, title, artifact.card.rate_hz)
+        if entry.picture:
+            laws = {"policy": lambda env: law_of(artifact)} | (
+                {"baseline": baseline_law(entry.baseline)} if other else {}
+            )
+            entry.picture(args.render, lambda: make(1, args.seed), laws, title)
+        else:
+            draw_episodes(args.render, found, other, title, artifact.card.rate_hz)
         result["render"] = str(args.render)
         print(f"picture: {args.render}")
     return Outcome(result)

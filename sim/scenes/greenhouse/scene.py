@@ -1,6 +1,7 @@
 """`greenhouse/lettuce`: what the task shows, takes, rewards and calls success; and where to find its parts."""
 
 import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,15 @@ _SAC = {
     "warmup_steps": 20_000,
     "buffer": 200_000,
 }
+
+
+def draw_season(out: Path, make: Callable[[], Any], laws: Mapping[str, Any], title: str) -> None:
+    """A season under each law as PNG; see sim.registry.SceneEntry.picture."""
+    from sim.scenes.greenhouse import picture  # matplotlib is slow to import
+
+    picture.draw_season(out, make, laws, title)
+
+
 TRAINING: dict[str, dict[str, Any]] = {
     "apg": {**_APG, "anneal_steps": 9_216_000},
     "ppo": {"num_envs": 256},
@@ -158,6 +168,7 @@ TASKS = {
         make=make_lettuce,
         baseline=lettuce_baseline,
         training={"direct": TRAINING},
+        picture=draw_season,
         plant=lettuce_plant,
         open_loop=open_loop,
         rollout=rollout,
