@@ -3,7 +3,7 @@
 A message is std_msgs/String with JSON: `op` begin, end or mark, `kind`, `label`, `value`, and an `id` (ULID) that its
 maker chose, so that it outlives the process; `end` may carry an `outcome`. A button may send as little as
 `{"kind": "event", "label": "pedal"}`. A mark counts at the instant at which its message was recorded.
-Whole annotations, as `log export --embed` writes them, are taken as they are.
+Whole annotations, as `robo-rl log export --embed` writes them, are taken as they are.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""`metadata.yaml` of a rosbag2 recording: version 9 is written, versions 1 to 9 are read."""
+"""`metadata.yaml` of a rosbag2 recording: versions 9 and, for ROS 2 Humble, 5 are written, versions 1 to 9 are read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from hardware.errors import BadInput
-from hardware.log.qos import Qos, parse_qos, qos_to_plain
+from hardware.log.qos import Qos, parse_qos, qos_to_plain, qos_to_yaml
 
 FILE_NAME = "metadata.yaml"
 ROS_DISTRO = "kilted"
@@ -51,15 +51,15 @@ class Metadata:
     ros_distro: str = ROS_DISTRO
     version: int = 9
 
-    def body(self) -> dict[str, Any]:
-        """The plain values of version 9, in rosbag2's order of keys (yaml.hpp)."""
-        return {
-            "version": 9,
+    def body(self, version: int = 9) -> dict[str, Any]:
+        """The plain values, in rosbag2's order of keys (yaml.hpp); version 5 knows less."""
+        body = {
+            "version": version,
             "storage_identifier": "mcap",
             "duration": {"nanoseconds": self.duration_ns},
             "starting_time": {"nanoseconds_since_epoch": self.starting_ns},
             "message_count": self.message_count,
-            "topics_with_message_count": [_topic_to_plain(t) for t in self.topics],
+            "topics_with_message_count": [_topic_to_plain(t, version) for t in self.topics],
             "compression_format": "",
             "compression_mode": "",
             "relative_file_paths": [f.path for f in self.files],
@@ -72,18 +72,20 @@ class Metadata:
                 }
                 for f in self.files
             ],
-            "custom_data": dict(self.custom) or None,  # rosbag2 writes an empty map as null
-            "ros_distro": self.ros_distro,
         }
+        if version < 9:
+            return body
+        # rosbag2 writes an empty map as null
+        return body | {"custom_data": dict(self.custom) or None, "ros_distro": self.ros_distro}
 
-    def serialized(self) -> str:
+    def serialized(self, version: int = 9) -> str:
         """The body as YAML text, for the MCAP Metadata record by which a lone file can be played."""
-        return yaml.safe_dump(self.body(), sort_keys=False).strip()
+        return yaml.safe_dump(self.body(version), sort_keys=False).strip()
 
-    def write(self, directory: Path) -> None:
+    def write(self, directory: Path, version: int = 9) -> None:
         """Writes `metadata.yaml` aside and renames it: it is there whole or not at all."""
         aside = directory / (FILE_NAME + ".part")
-        aside.write_text(yaml.safe_dump({"rosbag2_bagfile_information": self.body()}, sort_keys=False))
+        aside.write_text(yaml.safe_dump({"rosbag2_bagfile_information": self.body(version)}, sort_keys=False))
         aside.replace(directory / FILE_NAME)
 
 
@@ -138,17 +140,13 @@ def describe(topics: Sequence[TopicEntry], files: Sequence[FileEntry], custom: M
     )
 
 
-def _topic_to_plain(t: TopicEntry) -> dict[str, Any]:
-    return {
-        "topic_metadata": {
-            "name": t.name,
-            "type": t.type,
-            "serialization_format": t.serialization_format,
-            "offered_qos_profiles": qos_to_plain(t.qos),
-            "type_description_hash": t.type_hash,
-        },
-        "message_count": t.message_count,
-    }
+def _topic_to_plain(t: TopicEntry, version: int) -> dict[str, Any]:
+    topic: dict[str, Any] = {"name": t.name, "type": t.type, "serialization_format": t.serialization_format}
+    if version < 9:
+        topic["offered_qos_profiles"] = qos_to_yaml(t.qos, version)
+    else:
+        topic |= {"offered_qos_profiles": qos_to_plain(t.qos), "type_description_hash": t.type_hash}
+    return {"topic_metadata": topic, "message_count": t.message_count}
 
 
 def _topic(raw: Mapping[str, Any]) -> TopicEntry:

@@ -52,9 +52,12 @@ LATCHED = Qos(depth=1, durability="transient_local")
 """A late subscriber still gets the last message: cards, e-stop, descriptions."""
 
 
-def qos_to_yaml(profiles: Sequence[Qos]) -> str:
-    """The text of a channel's `offered_qos_profiles`, as rosbag2 version 9 writes it."""
-    return yaml.safe_dump(qos_to_plain(profiles), sort_keys=False).strip()
+def qos_to_yaml(profiles: Sequence[Qos], version: int = 9) -> str:
+    """The text of a channel's `offered_qos_profiles`: words as in version 9, or numbers as before."""
+    plain = qos_to_plain(profiles)
+    if version < 9:
+        plain = [{k: _WORDS[k].index(v) if k in _WORDS else v for k, v in p.items()} for p in plain]
+    return yaml.safe_dump(plain, sort_keys=False).strip()
 
 
 def qos_to_plain(profiles: Sequence[Qos]) -> list[dict[str, Any]]:

@@ -53,8 +53,8 @@ class _Span:
 class _File:
     """One MCAP file of a recording while it is being written."""
 
-    def __init__(self, path: Path, reserve: Reserve) -> None:
-        self.path, self.span = path, _Span()
+    def __init__(self, path: Path, reserve: Reserve, version: int) -> None:
+        self.path, self.span, self._version = path, _Span(), version
         self.counts: dict[str, int] = {}
         self._channels: dict[str, int] = {}
         self._schemas: dict[MessageType, int] = {}
@@ -75,7 +75,7 @@ class _File:
         if kind.name and kind not in self._schemas:
             self._schemas[kind] = self._mcap.register_schema(kind.name, kind.encoding, kind.definition.encode())
         # rosbag2 takes both from here when it plays, and its readers want them equal to metadata.yaml.
-        extra = {"offered_qos_profiles": qos_to_yaml(topic.qos), "topic_type_hash": kind.hash}
+        extra = {"offered_qos_profiles": qos_to_yaml(topic.qos, self._version), "topic_type_hash": kind.hash}
         schema = self._schemas.get(kind, 0)
         self._channels[name] = self._mcap.register_channel(name, topic.encoding, schema, extra)
 
@@ -102,7 +102,7 @@ class _File:
     def finish(self, metadata: Metadata) -> None:
         """Completes the file so that it can be played alone; `metadata` describes it."""
         self._mcap.flush()
-        self._mcap.add_metadata("rosbag2", {"serialized_metadata": metadata.serialized()})
+        self._mcap.add_metadata("rosbag2", {"serialized_metadata": metadata.serialized(self._version)})
         self._mcap.finish()
         self._stream.flush()
 
@@ -135,8 +135,11 @@ class LogWriter:
         fsync_s: float | None = None,
         max_bytes: int | None = None,
         custom: Mapping[str, str] | None = None,
+        version: int = 9,
     ) -> None:
-        """Raises BadInput where the directory already holds a recording: nothing is ever overwritten."""
+        """`version` of rosbag2's metadata: 9, or 5 for ROS 2 Humble, which keeps neither type hashes nor `custom`.
+
+        Raises BadInput where the directory already holds a recording: nothing is ever overwritten."""
         self.directory = Path(directory)
         if (self.directory / FILE_NAME).exists() or any(self.directory.glob("*.mcap")):
             raise BadInput(f"{self.directory} already holds a recording; give a new directory")
@@ -146,7 +149,7 @@ class LogWriter:
             raise BadInput(f"max_bytes {max_bytes} must be positive")
         self.directory.mkdir(parents=True, exist_ok=True)
         self._name = name or self.directory.resolve().name
-        self._custom = dict(custom or {})
+        self._custom, self._version = dict(custom or {}), version
         self._fsync_s, self._max_bytes = fsync_s, max_bytes
         self._lock = threading.Lock()
         self._topics: dict[str, _Topic] = {}
@@ -157,7 +160,7 @@ class LogWriter:
         self._finished: list[_File] = []
         self._unsynced: list[_File] = []
         """Finished files that are not yet forced to the disk."""
-        self._file = _File(self.directory / f"{self._name}_0.mcap", self._reserve)
+        self._file = _File(self.directory / f"{self._name}_0.mcap", self._reserve, version)
         self._flush_s = flush_s
         self._due_s = time.monotonic() + flush_s
         self._stop = threading.Event()
@@ -268,7 +271,7 @@ class LogWriter:
                 self._file.finish(self._describe([self._file], self._file.counts))
                 for file in (*self._unsynced, self._file):
                     file.sync()
-                metadata.write(self.directory)
+                metadata.write(self.directory, self._version)
             except OSError as e:
                 raise self._fail(e) from e
             finally:
@@ -292,7 +295,7 @@ class LogWriter:
         self._finished.append(file)
         self._unsynced.append(file)
         following = len(self._finished)
-        self._file = _File(self.directory / f"{self._name}_{following}.mcap", self._reserve)
+        self._file = _File(self.directory / f"{self._name}_{following}.mcap", self._reserve, self._version)
         self._due_s = time.monotonic() + self._flush_s
 
     def _describe(self, files: Sequence[_File], topics: Iterable[str]) -> Metadata:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from mcap.reader import make_reader
-from support.log_samples import by_mcap, by_ours
+from support.log_samples import by_mcap, by_ours, by_rosbags, fixture
 
 from hardware.annotation import AnnotationStore, annotations
 from hardware.annotation.recorded import keep_recorded
 from hardware.errors import BadInput, RoboError
-from hardware.log.exporters.embedded import export_embedded
+from hardware.log.exporters.copies import export_copy
 from hardware.log.reader import Log
 from hardware.log.steps import demonstrations
 from hardware.log.types import new_message
@@ -249,7 +250,7 @@ def test_minari_layout(marked: Log, tmp_path: Path) -> None:
 def test_a_copy_with_its_annotations_inside(marked: Log, tmp_path: Path) -> None:
     """Every message byte for byte, the marks as attachment (read by mcap) and topic; they come back as annotations."""
     before = by_ours(marked.path)
-    assert export_embedded(marked, tmp_path / "copy") == 6
+    assert export_copy(marked, tmp_path / "copy") == 6
     assert [m for m in by_ours(tmp_path / "copy") if m.topic != "/annotation"] == before == by_mcap(marked.path)
     with (tmp_path / "copy" / "copy_0.mcap").open("rb") as stream:
         [attachment] = make_reader(stream).iter_attachments()
@@ -263,7 +264,31 @@ def test_a_copy_with_its_annotations_inside(marked: Log, tmp_path: Path) -> None
     for m in annotations(marked):
         assert (adopted[m.id].kind, adopted[m.id].t1_ns, adopted[m.id].by) == (m.kind, m.t1_ns, m.by)
     with pytest.raises(BadInput, match="copy exists"):
-        export_embedded(marked, tmp_path / "copy")
+        export_copy(marked, tmp_path / "copy")
+
+
+def test_a_copy_for_humble_has_the_shape_of_a_genuine_one(marked: Log, tmp_path: Path) -> None:
+    """The same keys and kinds of values as rosbag2's own version 5; rosbags and mcap read every message."""
+    genuine = yaml.safe_load((fixture("convert_a") / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    out = tmp_path / "old"
+    assert main(["log", "export", str(marked.path), "--ros", "humble", "--out", str(out)]) == 0
+    ours = yaml.safe_load((out / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert ours["version"] == genuine["version"] == 5
+    assert _shape(ours) == _shape(genuine)
+    quality = [yaml.safe_load(t["topic_metadata"]["offered_qos_profiles"]) for t in (
+        *ours["topics_with_message_count"][:1], *genuine["topics_with_message_count"][:1]
+    )]  # fmt: skip
+    assert _shape(quality[0]) == _shape(quality[1])
+    assert quality[0][0]["reliability"] == 1  # rmw_qos_reliability_policy_t: reliable
+    assert by_ours(out) == by_mcap(out) == by_ours(marked.path)
+    assert [r[2] for r in by_rosbags(out)] == [m.cdr for m in by_ours(marked.path)]
+
+
+def _shape(value: object) -> object:
+    """Keys and types, of lists the first element's."""
+    if isinstance(value, dict):
+        return {k: _shape(v) for k, v in value.items()}
+    return [_shape(value[0])] if isinstance(value, list) else type(value)
 
 
 def test_open_prints_or_runs_the_viewer(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from hardware.errors import BadInput
-from hardware.log.exporters.embedded import export_embedded
+from hardware.log.exporters.copies import export_copy
 from hardware.log.exporters.tables import export_csv, export_npz
 from hardware.log.reader import Log, TimeBase
 from hardware.log.steps import demonstrations
@@ -19,7 +19,7 @@ _ENDINGS: dict[Format, str] = {
     "lerobot": "-lerobot",
     "robomimic": ".hdf5",
     "minari": "-v0",
-    "mcap": "-annotated",
+    "mcap": "-copy",
 }
 
 
@@ -28,8 +28,8 @@ class Export:
     """Write a log for other programs.
 
     csv, npz: tables of every topic in SI units. lerobot, robomimic, minari: the annotated episodes (the whole log
-    where none is annotated) as rows of observation and action, by the time of reception. mcap: a copy of the recording
-    with its annotations inside.
+    where none is annotated) as rows of observation and action, by the time of reception. mcap: a copy of the recording,
+    with its annotations inside or for an older ROS 2.
     """
 
     log: LogPath
@@ -39,7 +39,9 @@ class Export:
     format: Format = "csv"
     """What to write."""
     embed: bool = False
-    """The same as --format mcap."""
+    """Write a copy (mcap) with the annotations as attachment and topic."""
+    ros: Literal["kilted", "humble"] = "kilted"
+    """Write a copy (mcap) that this distribution's `ros2 bag` reads."""
     topics: tuple[str, ...] = ()
     """Topics to export as tables; none named: all that can be decoded."""
     time_base: TimeBase = "header"
@@ -54,7 +56,7 @@ class Export:
 
 def run(action: Export) -> Outcome:
     """Exports, then says what was written."""
-    format: Format = "mcap" if action.embed else action.format
+    format: Format = "mcap" if action.embed or action.ros != "kilted" else action.format
     if action.rate is not None and not 0.0 < action.rate < 1e6:
         raise BadInput(f"--rate {action.rate:g}: expected rows per second above 0")
     tables = format in ("csv", "npz")
@@ -63,7 +65,8 @@ def run(action: Export) -> Outcome:
     if tables:
         written = _tables(log, out, action)
     elif format == "mcap":
-        written = {"marks": export_embedded(log, out)}
+        version = 5 if action.ros == "humble" else 9
+        written = {"marks": export_copy(log, out, embed=action.embed, version=version)}
         print(f"{out}: {log.count} messages, {written['marks']} marks")
     else:
         written = _episodes(log, out, format, action)

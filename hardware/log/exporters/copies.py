@@ -1,4 +1,4 @@
-"""A copy of a recording that carries its annotations: an attachment, and messages that any viewer shows."""
+"""Copies of a recording: with its annotations inside, as an attachment and as messages, or for an older ROS 2."""
 
 import json
 from pathlib import Path
@@ -14,23 +14,24 @@ from hardware.log.writer import LogWriter
 ATTACHMENT = "annotations.json"
 
 
-def export_embedded(log: Log, out: Path) -> int:
-    """Writes a new recording with all messages of the log and its confirmed marks; returns how many marks.
+def export_copy(log: Log, out: Path, *, embed: bool = True, version: int = 9) -> int:
+    """Writes a new recording with all messages of the log and, with `embed`, its confirmed marks; returns how many.
 
     The marks are the attachment `annotations.json`, and a message on `/annotation` at the beginning of each; the log
-    itself stays as it is. Raises BadInput where the directory exists.
+    itself stays as it is. `version`: of rosbag2's metadata; ROS 2 Humble reads up to 5. Raises BadInput where the
+    directory exists.
     """
     if out.exists():
         raise BadInput(f"{out} exists; give a new directory")
-    marks = annotations(log)
+    marks = annotations(log) if embed else []
     custom = dict(log.metadata.custom) if log.metadata else {}
-    with LogWriter(
-        out, custom=custom | {"embedded.source": log.content_hash, "embedded.marks": str(len(marks))}
-    ) as writer:
+    custom |= {"copied.source": log.content_hash, "copied.marks": str(len(marks))}
+    with LogWriter(out, custom=custom, version=version) as writer:
         for t in log.topics.values():
             writer.add_topic(t.name, t.type, t.qos, t.encoding)
         text = json.dumps([m.to_json() for m in marks], ensure_ascii=False)
-        writer.attach(ATTACHMENT, "application/json", text.encode(), log.start_ns)
+        if embed:
+            writer.attach(ATTACHMENT, "application/json", text.encode(), log.start_ns)
         waiting = [(m.t0_ns, json.dumps(m.to_json(), ensure_ascii=False)) for m in reversed(marks)]
         if marks:
             writer.add_topic(TOPIC, TYPE, (Qos(),))
