@@ -26,8 +26,8 @@ from hardware.robot import Command, RobotState
 from hardware.spec import RobotSpec
 
 T = TypeVar("T")
-SILENCE_S = 0.5
-"""How long after its last state the replayed robot counts as gone, like a real one whose link has died."""
+SILENCE_S, SILENCE_PERIODS = 0.5, 5.0
+"""How long after its last state the replayed robot counts as gone, like a real one whose link has died: the longer."""
 REORDER_NS = 200_000_000
 """Longest time by which a recorder may hear one topic later than another."""
 
@@ -147,7 +147,7 @@ class ReplayRobot:
         while self._next is not None and self._next.received_ns <= now:
             self._state, self._last_ns = self._next.value, self._next.received_ns
             self._next = next(self._states, None)
-        if self._next is None and now - self._last_ns > SILENCE_S * 1e9:
+        if self._next is None and now - self._last_ns > max(SILENCE_S, SILENCE_PERIODS / self.spec.rate_hz) * 1e9:
             raise LinkLost(f"the log {self._log.path} ends here")
         words = self._state.status - {"armed"} | ({"armed"} if self._armed else set())
         return RobotState(self._state.t_ns + self._shift_ns, self._state.signals, frozenset(words))
