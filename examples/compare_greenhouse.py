@@ -15,12 +15,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from controllers.artifact import PolicyArtifact
 from robo_rl.evaluate import law_of, scene_config
+from robo_rl.report.figures import BLUE, GREY, ORANGE, STYLE, png
 from robo_rl.stats import bootstrap, cvar
 from robo_rl.zoo import resolve
 from sim.registry import scene_entry
@@ -82,8 +85,25 @@ def scored(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [r | {"score": (mean[r["law"]] - low) / (high - low)} for r in rows]
 
 
+def draw(rows: list[dict[str, Any]], title: str) -> bytes:
+    """Bars of the mean return with its interval, and what the worst tenth earns; losses below -8 are cut off."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 0.9 + 0.42 * len(rows)), layout="constrained")
+        ax = figure.subplots()
+        for i, r in enumerate(rows):
+            low, high = r.get("mean_ci95", (r["mean"], r["mean"]))
+            ax.barh(-i, max(r["mean"], -8.0), color=GREY if r["law"] in (*LAWS, "mpc") else BLUE, height=0.6)
+            ax.plot([max(low, -8.0), max(high, -8.0)], [-i, -i], color="black", lw=2)
+            if r["seasons"] > 1:
+                ax.plot(max(r["cvar10"], -8.0), -i, "|", color=ORANGE, ms=14, mew=2.5)
+            ax.annotate(f"{r['mean']:.2f}", (max(r["mean"], 0.0), -i), (8, 0), textcoords="offset points", va="center")
+        ax.set_yticks([-i for i in range(len(rows))], [r["law"] for r in rows])
+        ax.set(title=title, xlabel="return of a season, EUR/m2 (line: 95 % interval of the mean; orange: worst tenth)")
+        return png(figure)
+
+
 def main() -> None:
-    """Prints the table and, where wanted, writes it as JSON."""
+    """Prints the table and, where wanted, writes it as JSON and as a picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--laws", nargs="+", default=["off", "grower", "rule"], help="laws and policies")
     parser.add_argument("--worlds", choices=("standard", "family"), default="standard")
@@ -97,6 +117,7 @@ def main() -> None:
     parser.add_argument("--mpc-every", type=int, default=8, help="family: mpc grows only every so many seasons")
     parser.add_argument("--steps", type=int, default=0, help="steps of a season, where it is to end early")
     parser.add_argument("--table", type=Path, help="JSON file of all figures")
+    parser.add_argument("--picture", type=Path, help="PNG of the comparison")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
@@ -114,7 +135,11 @@ def main() -> None:
     if "score" in rows[0]:
         print("score (0 rule, 1 mpc): " + ", ".join(f"{r['law']} {r['score']:.2f}" for r in rows))
     if args.table:
-        args.table.write_text(json.dumps({"settings": vars(args) | {"table": str(args.table)}, "rows": rows}, indent=1))
+        args.table.write_text(json.dumps({"settings": vars(args), "rows": rows}, indent=1, default=str))
+    if args.picture:
+        args.picture.write_bytes(
+            draw(rows, f"greenhouse/lettuce, {args.worlds}, weather {args.weather} ({args.split})")
+        )
 
 
 if __name__ == "__main__":

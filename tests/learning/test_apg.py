@@ -82,7 +82,7 @@ def config(**algo: Any) -> RunConfig:
 def gain_of(trainee: apg.Unrolled) -> Tensor:
     """The averaged policy's gain (2)."""
     policy, _ = trainee.policy()
-    return next(iter(policy.net.weights)).detach()[0]  # pyright: ignore[reportAttributeAccessIssue]
+    return next(policy.parameters()).detach()[0]
 
 
 def test_the_gradient_is_the_one_worked_out_by_hand() -> None:
