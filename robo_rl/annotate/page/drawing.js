@@ -4,10 +4,10 @@ import { S } from "./state.js";
 
 export const GUTTER = 150; // pixels at the left, for names
 
-/** The canvas's context, in CSS pixels and cleared; null where it has no size. */
-export function begin(canvas) {
+/** The canvas's context, in CSS pixels and cleared; null where it has no size. `like`: the canvas whose size it takes. */
+export function begin(canvas, like = canvas) {
   const ratio = Math.min(window.devicePixelRatio || 1, 2);
-  const width = canvas.clientWidth, height = canvas.clientHeight;
+  const width = like.clientWidth, height = like.clientHeight;
   if (!width || !height) return null;
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
     canvas.width = Math.round(width * ratio);
@@ -19,12 +19,14 @@ export function begin(canvas) {
   return { c, width, height };
 }
 
-const known = {};
+const known = {}, recoloured = [];
+export const onRecolour = (act) => recoloured.push(act);
 export function colour(name) {
   return (known[name] ??= getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   for (const name of Object.keys(known)) delete known[name];
+  for (const act of recoloured) act();
   redraw();
 });
 

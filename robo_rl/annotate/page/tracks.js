@@ -1,8 +1,9 @@
 // Signals: one row each, drawn from the lowest and highest value in every column of pixels.
 
 import { query } from "./api.js";
-import { GUTTER, begin, colour, onDraw, redraw, ticks, xOf } from "./drawing.js";
+import { GUTTER, begin, colour, onDraw, onRecolour, redraw, ticks, xOf } from "./drawing.js";
 import { S, on, seconds } from "./state.js";
+import { paintTrace, short } from "./trace.js";
 
 const canvas = document.getElementById("tracks");
 const AXIS = 18, NUMBERS = 36; // pixels for the axis and for the range of a row
@@ -22,7 +23,7 @@ export function fetchTracks() {
   const count = Math.max(1, Math.floor(canvas.clientWidth - GUTTER));
   if (!S.log || !S.tracks.length || count < 2) {
     shown = null;
-    redraw();
+    repaint();
     return;
   }
   const wanted = { t0: S.t0, t1: S.t1, tracks: [...S.tracks], count };
@@ -35,7 +36,7 @@ export function fetchTracks() {
       wanted.ready = answer.headers.get("X-Ready") === "1";
       wanted.data = new Float32Array(await answer.arrayBuffer());
       shown = wanted;
-      redraw();
+      repaint();
       requestAnimationFrame(() => latencies.push(performance.now() - asked));
     })
     .catch(() => {})
@@ -48,20 +49,46 @@ export function fetchTracks() {
 export const isReady = () => Boolean(shown?.ready) && !busy;
 export const hasData = () => Boolean(shown?.data.some(Number.isFinite));
 
+// The signals are painted aside, and anew only when they change: the cursor moves more often.
+const layer = document.createElement("canvas");
+let dirty = true;
+function repaint() {
+  dirty = true;
+  redraw();
+}
+
 function paint() {
   const frame = begin(canvas);
   if (!frame || !S.log) return;
+  if (dirty) paintLayer();
   const { c, width, height } = frame;
-  const rows = S.tracks.length;
-  const tall = rows ? (height - AXIS) / rows : 0;
+  c.drawImage(layer, 0, 0, width, height);
+  const tall = rowHeight(height);
+  c.font = "10px system-ui, sans-serif";
+  c.fillStyle = colour("dim");
+  c.textBaseline = "top";
+  S.tracks.forEach((number, i) => {
+    const text = valueText(S.log.signals[number]);
+    if (tall > 38) c.fillText(text, 6, i * tall + 28);
+    else { c.textAlign = "right"; c.fillText(text, width - 4, i * tall + 2); c.textAlign = "left"; }
+  });
+  paintCursor(c, width, height);
+}
+
+const rowHeight = (height) => (height - AXIS) / Math.max(1, S.tracks.length);
+
+function paintLayer() {
+  const frame = begin(layer, canvas);
+  if (!frame) return;
+  dirty = false;
+  const { c, width, height } = frame, tall = rowHeight(height);
   paintAxis(c, width, height);
   c.textBaseline = "top";
-  for (let i = 0; i < rows; i++) paintRow(c, width, i * tall, tall, i);
-  if (!rows) {
+  S.tracks.forEach((_, i) => paintRow(c, width, i * tall, tall, i));
+  if (!S.tracks.length) {
     c.fillStyle = colour("dim");
     c.fillText("no signals are shown: press t to pick some", GUTTER + 20, 20);
   }
-  paintCursor(c, width, height);
 }
 
 function paintAxis(c, width, height) {
@@ -92,59 +119,11 @@ function paintRow(c, width, top, tall, i) {
   c.font = "10px system-ui, sans-serif";
   c.fillStyle = colour("dim");
   if (tall > 26) c.fillText(tail(c, signal.topic, GUTTER - NUMBERS - 8), 6, top + 16);
-  if (tall > 38) c.fillText(valueText(signal), 6, top + 28);
   c.restore();
   c.strokeStyle = colour("line");
   c.beginPath(); c.moveTo(0, Math.round(top + tall) + 0.5); c.lineTo(width, Math.round(top + tall) + 0.5); c.stroke();
   const column = shown?.tracks.indexOf(S.tracks[i]) ?? -1;
-  if (column >= 0) paintSignal(c, width, top, tall, column);
-  if (tall <= 38 && values[signal.name] !== undefined) {
-    c.fillStyle = colour("dim");
-    c.textAlign = "right";
-    c.fillText(valueText(signal), width - 4, top + 2);
-    c.textAlign = "left";
-  }
-}
-
-function paintSignal(c, width, top, tall, column) {
-  const n = shown.count, at = column * (4 + 2 * n), d = shown.data;
-  let low = Infinity, high = -Infinity;
-  for (let k = at + 4; k < at + 4 + 2 * n; k += 2) {
-    if (d[k] < low) low = d[k];
-    if (d[k + 1] > high) high = d[k + 1];
-  }
-  if (low > high) {
-    const seen = [d[at + 1], d[at + 3]].filter(Number.isFinite);
-    if (!seen.length) return;
-    low = Math.min(...seen); high = Math.max(...seen);
-  }
-  if (high - low < 1e-9 * Math.max(1, Math.abs(high))) { low -= 0.5; high += 0.5; }
-  const y = (v) => top + tall - 4 - ((v - low) / (high - low)) * (tall - 8);
-  const scale = (width - GUTTER) / (S.t1 - S.t0), step = (shown.t1 - shown.t0) / n;
-  const x = (k) => GUTTER + (shown.t0 + (k + 0.5) * step - S.t0) * scale;
-  c.save();
-  c.beginPath(); c.rect(GUTTER, top, width - GUTTER, tall); c.clip();
-  c.strokeStyle = colour("signal");
-  c.lineWidth = 1;
-  c.beginPath();
-  let begun = false;
-  const to = (px, v) => { if (begun) c.lineTo(px, y(v)); else { c.moveTo(px, y(v)); begun = true; } };
-  if (Number.isFinite(d[at])) to(x(d[at] * n - 0.5), d[at + 1]);
-  for (let k = 0; k < n; k++) {
-    const a = d[at + 4 + 2 * k], b = d[at + 5 + 2 * k];
-    if (a !== a) continue;
-    to(x(k), a);
-    if (b !== a) c.lineTo(x(k), y(b));
-  }
-  if (Number.isFinite(d[at + 2])) to(x(d[at + 2] * n - 0.5), d[at + 3]);
-  c.stroke();
-  c.restore();
-  c.font = "9px system-ui, sans-serif";
-  c.fillStyle = colour("dim");
-  c.textAlign = "right";
-  c.fillText(short(high), GUTTER - 3, top + 1);
-  c.fillText(short(low), GUTTER - 3, top + tall - 11);
-  c.textAlign = "left";
+  if (column >= 0) paintTrace(c, shown, column, width, top, tall);
 }
 
 function paintCursor(c, width, height) {
@@ -167,7 +146,6 @@ const valueText = (signal) => {
   const v = values[signal.name];
   return v === undefined || v === null ? "" : `${short(v)} ${signal.unit === "1" ? "" : signal.unit}`;
 };
-const short = (v) => (v === 0 ? "0" : Math.abs(v) >= 1e7 || Math.abs(v) < 1e-3 ? v.toExponential(1) : String(+v.toPrecision(Math.abs(v) >= 1e4 ? 7 : 4)));
 
 /** The end of a text that fits a width: the end of a field's name tells more than its beginning. */
 function tail(c, text, width) {
@@ -195,6 +173,8 @@ export function fetchValues() {
 
 on("view tracks", fetchTracks);
 on("cursor tracks", fetchValues);
+on("view tracks log", repaint);
 on("cursor open", redraw);
 onDraw(paint);
-new ResizeObserver(fetchTracks).observe(canvas);
+onRecolour(repaint);
+new ResizeObserver(() => { repaint(); fetchTracks(); }).observe(canvas);
