@@ -13,7 +13,7 @@ DISTRIBUTION = "robo_rl"
 EXTRAS = ("train", "ros2", "crazyflie", "logging", "dev")
 """Extras that this version makes use of."""
 
-_NATIVE = "import numpy, scipy, cv2, onnxruntime, mcap, rosbags; print('all load')"
+_NATIVE = "import numpy, scipy, cv2, onnxruntime, mcap, rosbags, pymodbus; print('all load')"
 
 
 def python() -> Check:
