@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from hardware.annotation import Annotation, annotations
 from hardware.errors import BadInput
 from hardware.log.exporters.tables import Column, columns_of, is_command
+from hardware.log.pictures import TYPES as PICTURES
+from hardware.log.pictures import pictures_of
 from hardware.log.reader import Log
 from hardware.messages import TICK_TOPIC
 
@@ -35,6 +37,8 @@ class Episode(NamedTuple):
     outcome: str
     """success, failure, aborted, or '' where nobody has said or the rest is excluded."""
     task: str
+    pictures: dict[str, list[bytes]]
+    """Camera topic -> one compressed picture per row."""
 
     @property
     def terminated(self) -> bool:
@@ -54,6 +58,8 @@ class Demonstrations:
     episodes: list[Episode]
     source: str
     """Content hash of the log."""
+    cameras: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Topic -> height and width."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -72,6 +78,7 @@ def demonstrations(
     observation: Sequence[str] = (),
     action: Sequence[str] = (),
     rate_hz: float | None = None,
+    cameras: Sequence[str] = (),
 ) -> Demonstrations:
     """The episodes that annotations mark on a log (all of it where none is marked), as rows at one rate.
 
@@ -86,6 +93,7 @@ def demonstrations(
     action = list(action) or _actions(log)
     observation = list(observation) or [t for t in _topics(log) if t not in {a.partition(".")[0] for a in action}]
     seen, done = _signals(log, observation), _signals(log, action)
+    seen_by = [pictures_of(log, c) for c in cameras]
     if not seen or not done:
         raise BadInput(f"{log.path}: no numbers among {', '.join([*observation, *action])[:200]}")
     notes: list[str] = []
@@ -96,7 +104,7 @@ def demonstrations(
     rate_hz = rate_hz or _nominal(float(1e9 / np.median(spacing)))
     marks = annotations(log)
     pieces = _pieces(log, marks)
-    start_ns = max(int(s.t_ns[0]) for s in (*seen, *done))
+    start_ns = max(int(s.t_ns[0]) for s in (*seen, *done, *seen_by))
     episodes = []
     for piece in pieces:
         t_ns = _instants(done[0].t_ns, max(piece.t0_ns, start_ns), piece.t1_ns, rate_hz, rows)
@@ -106,14 +114,16 @@ def demonstrations(
         following = np.append(t_ns[1:], t_ns[-1] + round(1e9 / rate_hz))
         obs = np.concatenate([_held(s, t_ns) for s in seen], axis=1)
         act = np.concatenate([_held(s, t_ns if rows else following - 1) for s in done], axis=1)
-        episodes.append(_episode(piece, t_ns, following, obs, act, marks))
+        shown = {p.topic: [p.encoded[i] for i in _newest(p.t_ns, t_ns)] for p in seen_by}
+        episodes.append(_episode(piece, t_ns, following, obs, act, shown, marks))
     if not episodes:
         raise BadInput(f"{log.path}: no episode has two rows; {'; '.join(notes)[:300]}")
     if any(not np.isfinite(e.observation).all() or not np.isfinite(e.action).all() for e in episodes):
         notes.append("some values are missing (NaN) in the log")
     units = {n: u for s in (*seen, *done) for n, u in zip(s.names, s.units, strict=True)}
     names = [[n for s in group for n in s.names] for group in (seen, done)]
-    return Demonstrations(rate_hz, names[0], names[1], units, episodes, log.content_hash, notes)
+    sizes = {p.topic: p.size for p in seen_by}
+    return Demonstrations(rate_hz, names[0], names[1], units, episodes, log.content_hash, sizes, notes)
 
 
 def _nominal(rate_hz: float) -> float:
@@ -157,6 +167,7 @@ def _episode(
     following: NDArray[np.int64],
     observation: NDArray[np.float64],
     action: NDArray[np.float64],
+    pictures: dict[str, list[bytes]],
     marks: Sequence[Annotation],
 ) -> Episode:
     reward = np.zeros(len(t_ns), dtype=np.float32)
@@ -174,7 +185,7 @@ def _episode(
     if not rewarded and piece.outcome == "success":
         reward[-1] = 1.0
     arrays = observation.astype(np.float32), action.astype(np.float32)
-    return Episode(piece.id, t_ns, *arrays, reward, intervention, piece.outcome, piece.task)
+    return Episode(piece.id, t_ns, *arrays, reward, intervention, piece.outcome, piece.task, pictures)
 
 
 def _instants(t_ns: NDArray[np.int64], start_ns: int, end_ns: int, rate_hz: float, rows: bool) -> NDArray[np.int64]:
@@ -188,13 +199,19 @@ def _instants(t_ns: NDArray[np.int64], start_ns: int, end_ns: int, rate_hz: floa
 
 def _held(signal: _Signal, t_ns: NDArray[np.int64]) -> NDArray[np.float64]:
     """The newest value not after each instant."""
-    return signal.values[np.searchsorted(signal.t_ns, t_ns, side="right") - 1]
+    return signal.values[_newest(signal.t_ns, t_ns)]
+
+
+def _newest(t_ns: NDArray[np.int64], instants: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Index of the newest sample not after each instant."""
+    return np.searchsorted(t_ns, instants, side="right") - 1
 
 
 def _topics(log: Log) -> list[str]:
     """Topics that may be observations."""
     aside = ("/rosout", "/annotation", "/parameter_events", "/clock", "/diagnostics")
-    return [t.name for t in log.topics.values() if not t.problem and t.count > 1 and t.name not in aside]
+    topics = [t for t in log.topics.values() if not t.problem and t.count > 1 and t.type.name not in PICTURES]
+    return [t.name for t in topics if t.name not in aside]
 
 
 def _actions(log: Log) -> list[str]:

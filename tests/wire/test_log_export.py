@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from hardware.annotation import AnnotationStore, annotations
 from hardware.annotation.recorded import keep_recorded
 from hardware.errors import BadInput, RoboError
 from hardware.log.exporters.copies import export_copy
+from hardware.log.pictures import decoded, pictures_of
 from hardware.log.reader import Log
 from hardware.log.steps import demonstrations
 from hardware.log.types import new_message
@@ -28,7 +30,9 @@ MAKE = RosbagsMessages()
 
 @pytest.fixture
 def flight(tmp_path: Path) -> Log:
-    """Twenty ticks at 10 Hz: what was observed is (i, -i), what was sent is (i / 10); and a topic that is neither."""
+    """Twenty ticks at 10 Hz: what was observed is (i, -i), what was sent is (i / 10); a topic that is neither; and
+    pictures at 5 Hz, of one grey each.
+    """
     with LogWriter(tmp_path / "flight") as writer:
         for i in range(20):
             t_ns = i * STEP_NS
@@ -36,6 +40,11 @@ def flight(tmp_path: Path) -> Log:
             tick = Tick(i, t_ns, {"yaw": np.zeros(1)}, observed, np.full(1, 99.0), np.array([i / 10]))
             writer.write_message("/cf/policy/tick", pack_tick(tick, MAKE), t_ns)
             writer.write_message("/cf/battery", new_message("sensor_msgs/msg/BatteryState"), t_ns)
+            if i % 2 == 0:
+                picture = new_message("sensor_msgs/msg/Image")
+                picture.height, picture.width, picture.step, picture.encoding = 4, 6, 20, "rgb8"
+                picture.data = np.tile(np.array([i, 100, 200] * 6 + [0, 0], dtype=np.uint8), 4)
+                writer.write_message("/front/image_raw", picture, t_ns)
     return Log(tmp_path / "flight", "log")
 
 
@@ -157,6 +166,11 @@ def test_lerobot_layout(marked: Log, tmp_path: Path, capsys: pytest.CaptureFixtu
     np.testing.assert_allclose(stats["std"], states.std(axis=0))
     np.testing.assert_allclose(stats["q90"], np.quantile(states, 0.9, axis=0))
     assert stats["count"] == [14]
+    pictures = [decoded(p["bytes"])[0, 0, 0] for p in rows["observation.images.front"]]
+    assert pictures == [2, 2, 4, 4, 6, 6, 10, 10, 12, 14, 16, 16, 18, 18]
+    assert info["features"]["observation.images.front"]["shape"] == [4, 6, 3]
+    colours = json.loads((tmp_path / "set/meta/stats.json").read_text())["observation.images.front"]
+    np.testing.assert_allclose(np.ravel(colours["mean"]), np.array([np.mean(pictures), 100, 200]) / 255)
     tasks = pq.read_table(tmp_path / "set/meta/tasks.parquet").to_pydict()
     assert tasks == {"task_index": [0, 1], "__index_level_0__": ["reach", "unnamed task"]}
 
@@ -167,6 +181,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 d = LeRobotDataset("local/set", root=sys.argv[1], delta_timestamps={"action": [0, 0.1]})
 row = d[5]
 print(len(d), d.num_episodes, d.fps, row["task"], bool(row["next.success"]), row["action_is_pad"].tolist())
+print([round(float(v) * 255) for v in row["observation.images.front"][:, 3, 5]], row["observation.images.front"].shape)
 """
 MINARI = """
 import sys, minari
@@ -191,7 +206,12 @@ print(len(d), row["obs"]["state"][:, 0].tolist(), row["next_obs"]["state"][:, 0]
 @pytest.mark.parametrize(
     ("format", "variable", "program", "says"),
     [
-        ("lerobot", "LEROBOT_PYTHON", LEROBOT, "14 3 10 reach True [False, True]"),
+        (
+            "lerobot",
+            "LEROBOT_PYTHON",
+            LEROBOT,
+            "14 3 10 reach True [False, True]\n[6, 100, 200] torch.Size([3, 4, 6])",
+        ),
         (
             "minari",
             "MINARI_PYTHON",
@@ -214,7 +234,7 @@ def test_the_libraries_themselves_load_it(
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     command = [python, "-c", program, str(tmp_path / "set-v0")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
-    assert done.stdout.splitlines()[-1:] == [says], done.stderr[-2000:]
+    assert done.stdout.strip().endswith(says), done.stdout + done.stderr[-2000:]
 
 
 def test_robomimic_layout(marked: Log, tmp_path: Path) -> None:
@@ -225,12 +245,50 @@ def test_robomimic_layout(marked: Log, tmp_path: Path) -> None:
         demo = file["data/demo_0"]
         assert demo["obs/state"][:, 0].tolist() == [2, 3, 4, 5, 6]
         assert demo["next_obs/state"][:, 0].tolist() == [3, 4, 5, 6, 7]
+        front = demo["obs/front_image"]
+        assert (front.shape, front[:, 0, 0, 0].tolist()) == ((5, 4, 6, 3), [2, 2, 4, 4, 6])
+        assert demo["next_obs/front_image"][4, 3, 5].tolist() == [6, 100, 200]
         assert demo["rewards"][:].tolist() == [0, 0, 0, 0, 1]
         assert demo["dones"][:].tolist() == [0, 0, 0, 0, 1]
         assert file["data/demo_1/interventions"][:].tolist() == [False, True]
         assert (demo.attrs["num_samples"], file["data"].attrs["total"], demo.attrs["outcome"]) == (5, 11, "success")
         assert json.loads(file["data"].attrs["env_args"])["type"] == 2
         assert file["mask/success"][:].tolist() == [b"demo_0"]
+
+
+def test_pictures_of_other_kinds(tmp_path: Path) -> None:
+    """Grey and BGR become RGB, compressed ones stay; what is no picture, or changes its size, is refused."""
+    jpeg = cv2.imencode(".jpg", np.full((8, 8, 3), 77, dtype=np.uint8))[1].tobytes()
+    with LogWriter(tmp_path / "log") as writer:
+        for i in range(2):
+            for topic, encoding, pixels in (
+                ("/grey", "mono8", [7]),
+                ("/bgr", "bgr8", [1, 2, 3]),
+                ("/deep", "16UC1", [1]),
+            ):
+                image = new_message("sensor_msgs/msg/Image")
+                image.height, image.width, image.step, image.encoding = 1, 2, 2 * len(pixels), encoding
+                image.data = np.array(pixels * 2, dtype=np.uint8)
+                writer.write_message(topic, image, i)
+            packed = new_message("sensor_msgs/msg/CompressedImage")
+            packed.data = np.frombuffer(jpeg, dtype=np.uint8)
+            writer.write_message("/packed", packed, i)
+            sized = cv2.imencode(".png", np.zeros((8, 8 + i, 3), dtype=np.uint8))[1]
+            packed.data = sized.reshape(-1)
+            writer.write_message("/sized", packed, i)
+    log = Log(tmp_path / "log")
+    assert decoded(pictures_of(log, "/grey").encoded[0]).tolist() == [[[7, 7, 7]] * 2]
+    assert decoded(pictures_of(log, "/bgr").encoded[0]).tolist() == [[[3, 2, 1]] * 2]
+    assert pictures_of(log, "/packed").encoded == [jpeg, jpeg]
+    for topic, says in (
+        ("/deep", "encoded as 16UC1; expected rgb8"),
+        ("/sized", "change their size"),
+        ("/nix", "not found"),
+    ):
+        with pytest.raises(RoboError, match=says):
+            pictures_of(log, topic)
+    with pytest.raises(BadInput, match="cannot be decoded"):
+        decoded(b"no picture")
 
 
 def test_minari_layout(marked: Log, tmp_path: Path) -> None:

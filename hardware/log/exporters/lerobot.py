@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hardware.errors import BadInput
+from hardware.log.pictures import camera_name, decoded
 from hardware.log.steps import Demonstrations, Episode
 
 QUANTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
@@ -27,17 +28,24 @@ def export_lerobot(found: Demonstrations, out: Path, robot: str = "") -> dict[st
         raise BadInput(f"{out} exists; give a new directory")
     tasks = sorted({e.task or "unnamed task" for e in found.episodes})
     features = _features(found)
-    tables, places, first = [], [], 0
+    cameras = {f"observation.images.{camera_name(t)}": t for t in found.cameras}
+    tables, pictures, places, first = [], [], [], 0
     for i, e in enumerate(found.episodes):
         columns = _columns(e, i, first, tasks.index(e.task or "unnamed task"), found.rate_hz)
         tables.append(columns)
-        places.append(_place(e, i, first, e.task or "unnamed task", columns))
+        pictures.append({k: e.pictures[t] for k, t in cameras.items()})
+        places.append(_place(e, i, first, e.task or "unnamed task", columns, pictures[-1]))
         first += len(e.t_ns)
     merged = {k: np.concatenate([t[k] for t in tables]) for k in tables[0]}
     for path in ("data/chunk-000", "meta/episodes/chunk-000"):
         (out / path).mkdir(parents=True)
-    rows = pa.table({k: _arrow(pa, v, features[k]["shape"]) for k, v in merged.items()})
-    pq.write_table(rows, out / "data" / _PLACE.format(chunk_index=0, file_index=0))
+    columns = {k: _arrow(pa, v, features[k]["shape"]) for k, v in merged.items()}
+    for k in cameras:
+        columns[k] = pa.array(
+            [{"bytes": p, "path": None} for episode in pictures for p in episode[k]],
+            pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        )
+    pq.write_table(pa.table(columns), out / "data" / _PLACE.format(chunk_index=0, file_index=0))
     episodes = pa.table({k: [p[k] for p in places] for k in places[0]})
     pq.write_table(episodes, out / "meta" / "episodes" / _PLACE.format(chunk_index=0, file_index=0))
     pq.write_table(_tasks(pa, tasks), out / "meta" / "tasks.parquet")
@@ -58,14 +66,21 @@ def export_lerobot(found: Demonstrations, out: Path, robot: str = "") -> dict[st
         "source": found.source,
         "units": found.units,
     }
+    stats = {k: _stats(v) for k, v in merged.items()}
+    stats |= {k: _picture_stats([p for episode in pictures for p in episode[k]]) for k in cameras}
     (out / "meta" / "info.json").write_text(json.dumps(info, indent=4))
-    (out / "meta" / "stats.json").write_text(json.dumps({k: _stats(v) for k, v in merged.items()}, indent=4))
+    (out / "meta" / "stats.json").write_text(json.dumps(stats, indent=4))
     return {f"episode {p['episode_index']}": p["length"] for p in places}
 
 
 def _features(found: Demonstrations) -> dict[str, dict[str, Any]]:
     scalar = lambda dtype: {"dtype": dtype, "shape": [1], "names": None}  # noqa: E731
-    return {
+    names = ["height", "width", "channels"]
+    images = {
+        f"observation.images.{camera_name(t)}": {"dtype": "image", "shape": [*size, 3], "names": names}
+        for t, size in found.cameras.items()
+    }
+    return images | {
         "observation.state": {"dtype": "float32", "shape": [len(found.observation)], "names": found.observation},
         "action": {"dtype": "float32", "shape": [len(found.action)], "names": found.action},
         "next.reward": scalar("float32"),
@@ -100,7 +115,14 @@ def _columns(e: Episode, index: int, first: int, task: int, rate_hz: float) -> d
     }
 
 
-def _place(e: Episode, index: int, first: int, task: str, columns: dict[str, NDArray[Any]]) -> dict[str, Any]:
+def _place(
+    e: Episode,
+    index: int,
+    first: int,
+    task: str,
+    columns: dict[str, NDArray[Any]],
+    pictures: dict[str, list[bytes]],
+) -> dict[str, Any]:
     """Where an episode lies, and its statistics."""
     place = {
         "episode_index": index,
@@ -113,7 +135,8 @@ def _place(e: Episode, index: int, first: int, task: str, columns: dict[str, NDA
         "meta/episodes/chunk_index": 0,
         "meta/episodes/file_index": 0,
     }
-    return place | {f"stats/{k}/{s}": v for k, values in columns.items() for s, v in _stats(values).items()}
+    stats = {k: _stats(v) for k, v in columns.items()} | {k: _picture_stats(p) for k, p in pictures.items()}
+    return place | {f"stats/{k}/{s}": v for k, found in stats.items() for s, v in found.items()}
 
 
 def _stats(values: NDArray[Any]) -> dict[str, list[Any]]:
@@ -121,6 +144,13 @@ def _stats(values: NDArray[Any]) -> dict[str, list[Any]]:
     quantiles = {f"q{round(q * 100):02d}": np.quantile(table, q, axis=0) for q in QUANTILES}
     found = {"min": table.min(axis=0), "max": table.max(axis=0), "mean": table.mean(axis=0), "std": table.std(axis=0)}
     return {k: v.tolist() for k, v in (found | {"count": np.array([len(table)])} | quantiles).items()}
+
+
+def _picture_stats(pictures: list[bytes]) -> dict[str, list[Any]]:
+    """Statistics per channel, 0 to 1, of at most a hundred pictures; shaped (3, 1, 1) as LeRobot wants them."""
+    chosen = pictures[:: max(1, len(pictures) // 100)]
+    found = _stats(np.concatenate([decoded(p).reshape(-1, 3) for p in chosen]) / 255.0)
+    return {k: [[[x]] for x in v] if k != "count" else [len(chosen)] for k, v in found.items()}
 
 
 def _arrow(pa: Any, values: NDArray[Any], shape: list[int]) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hardware.errors import BadInput
+from hardware.log.pictures import camera_name, decoded
 from hardware.log.steps import Demonstrations
 
 
@@ -34,6 +35,11 @@ def export_robomimic(found: Demonstrations, out: Path) -> dict[str, int]:
             demo["actions"], demo["rewards"], demo["dones"] = e.action[:-1], reward, done
             demo["interventions"] = e.intervention[:-1]
             demo["obs/state"], demo["next_obs/state"] = e.observation[:-1], e.observation[1:]
+            for topic, pictures in e.pictures.items():
+                images = np.stack([decoded(p) for p in pictures])
+                name = f"{camera_name(topic)}_image"
+                for group, rows in (("obs", images[:-1]), ("next_obs", images[1:])):
+                    demo.create_dataset(f"{group}/{name}", data=rows, compression="gzip", compression_opts=1)
             steps[f"demo_{i}"] = count
         data.attrs["total"] = sum(steps.values())
         environment = {"env_name": "robo_rl-log", "type": 2, "env_kwargs": {}}

@@ -7,6 +7,7 @@ from typing import Literal
 from hardware.errors import BadInput
 from hardware.log.exporters.copies import export_copy
 from hardware.log.exporters.tables import export_csv, export_npz
+from hardware.log.pictures import camera_topics
 from hardware.log.reader import Log, TimeBase
 from hardware.log.steps import demonstrations
 from robo_rl.cli import Outcome
@@ -50,6 +51,8 @@ class Export:
     """What was observed, TOPIC or TOPIC.COLUMN; none named: a policy's ticks, or all that is no command."""
     action: tuple[str, ...] = ()
     """What was done, TOPIC or TOPIC.COLUMN; none named: a policy's ticks, or all commands."""
+    cameras: tuple[str, ...] | None = None
+    """Picture topics to export (lerobot, robomimic); default: all there are."""
     rate: float | None = None
     """Rows per second; default: as the actions come."""
 
@@ -86,7 +89,9 @@ def _tables(log: Log, out: Path, action: Export) -> dict[str, int]:
 
 
 def _episodes(log: Log, out: Path, format: Format, action: Export) -> dict[str, int]:
-    found = demonstrations(log, action.observation, action.action, action.rate)
+    cameras = camera_topics(log) if action.cameras is None else list(action.cameras)
+    cameras = [] if format == "minari" else cameras
+    found = demonstrations(log, action.observation, action.action, action.rate, cameras)
     if format == "lerobot":
         from hardware.log.exporters.lerobot import export_lerobot
 
