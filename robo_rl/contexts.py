@@ -1,7 +1,8 @@
 """Worlds with given parameters: setting them, drawing candidates, laying a grid, and what a policy earns in each.
 
 A context is a column of P parameters in the order of the scene's `spec.params`; a task that has the attribute
-`contexts` takes them at every restart instead of drawing its own.
+`contexts` takes them at every restart instead of drawing its own. The present ones are its `parameters`, or the planes
+`params` of its state.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,11 @@ def task_of(env: Any) -> Any:
     return task
 
 
+def present(task: Any) -> Tensor:
+    """(P, N) parameters of the worlds as they are now."""
+    return (task.parameters if hasattr(task, "parameters") else task.state["params"]).clone()
+
+
 def set_contexts(env: Any, contexts: Tensor) -> None:
     """Gives environment n the context n modulo C, (P, C), from its next restart on."""
     task_of(env).contexts = contexts[:, torch.arange(env.num_envs) % contexts.shape[1]]
@@ -35,7 +41,7 @@ def drawn(make: Make, count: int, seed: int) -> Tensor:
     """(P, C) contexts as the scene's own family draws them."""
     env = make(count, seed)
     env.reset(seed)
-    return task_of(env).state["params"].clone()
+    return present(task_of(env))
 
 
 def grid(spec: Any, nominal: Tensor, names: tuple[str, ...], points: int) -> tuple[Tensor, Tensor]:
@@ -85,6 +91,6 @@ def returns_in(make: Make, act: Act, contexts: Tensor, *, repeats: int, seed: in
 def keep_worlds(env: Any) -> None:
     """From now on every environment restarts in the world that it has now: parameters and, where it can, start."""
     task = task_of(env)
-    task.contexts = task.state["params"].clone()
+    task.contexts = present(task)
     if hasattr(task, "starts"):
         task.starts = task.state["begun"].clone()

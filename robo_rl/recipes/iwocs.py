@@ -13,7 +13,7 @@ from hardware.errors import BadInput
 from robo_rl.algorithms.iwocs import settled
 from robo_rl.algorithms.sac import SacConfig, SacLearner
 from robo_rl.config import RunConfig
-from robo_rl.contexts import Act, Make, drawn, returns_in, set_contexts, task_of
+from robo_rl.contexts import Act, Make, drawn, present, returns_in, set_contexts, task_of
 from robo_rl.distributed import Group
 from robo_rl.norm import RunningNorm
 from robo_rl.recipes import sac
@@ -198,7 +198,7 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     make = lambda count, seed: make_env(  # noqa: E731
         config.scene, count, family=config.family, seed=seed, device=config.device, config=config.scene_config
     )
-    nominal = task_of(make_env(config.scene, 1, family="nominal", config=config.scene_config)).state["params"]
+    nominal = present(task_of(make_env(config.scene, 1, family="nominal", config=config.scene_config)))
     candidates = drawn(make, config.algo.candidates, child_seed(config.seed, "candidates"))
     return Rounds(config, env, make, torch.cat([nominal.to(candidates), candidates], 1))
 

@@ -15,7 +15,7 @@ from hardware.errors import BadInput
 from robo_rl import recipes
 from robo_rl.algorithms.mbtl import choose
 from robo_rl.config import RunConfig
-from robo_rl.contexts import Act, Make, grid, returns_in, set_contexts, task_of
+from robo_rl.contexts import Act, Make, grid, present, returns_in, set_contexts, task_of
 from robo_rl.distributed import Group
 from robo_rl.norm import RunningNorm
 from robo_rl.seeds import child_seed
@@ -178,7 +178,7 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     make = lambda count, seed: make_env(  # noqa: E731
         config.scene, count, family=config.family, seed=seed, device=config.device, config=config.scene_config
     )
-    nominal = task_of(make_env(config.scene, 1, family="nominal", config=config.scene_config)).state["params"]
+    nominal = present(task_of(make_env(config.scene, 1, family="nominal", config=config.scene_config)))
     contexts, places = grid(env.spec, nominal, algo.params, algo.points)
     own = default_config(config.scene, getattr(config.scene_config, "mode", None), algo.inner).algo
 

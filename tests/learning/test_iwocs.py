@@ -13,11 +13,12 @@ from torch import Tensor
 from hardware.errors import BadInput, NotFoundError
 from robo_rl.algorithms.iwocs import search, settled
 from robo_rl.config import RunConfig
-from robo_rl.contexts import drawn, grid, returns_in, set_contexts
+from robo_rl.contexts import drawn, grid, present, returns_in, set_contexts
 from robo_rl.pendulum import PendulumEnv, PendulumFamily
 from robo_rl.recipes import iwocs
+from sim.registry import make_env
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 WIDTH, ROWS, GAMMA = 6, 3, 0.95
 GOAL = (1, WIDTH - 1)
 MOVES = ((0, 1), (0, -1), (1, 0), (-1, 0))
@@ -146,6 +147,22 @@ def test_returns_in_given_contexts_by_hand() -> None:
     for _ in range(50):
         total += env.step(torch.zeros(120, 1)).reward
     torch.testing.assert_close(earned, total.view(40, 3).mean(0))
+
+
+@pytest.mark.parametrize("scene", ["greenhouse/lettuce", "quadrotor/hover"])
+def test_scenes_take_their_parameters(scene: str) -> None:
+    """At the reset, at every restart of single environments, and as drawn again once they are free."""
+    env = make_env(scene, 6, family="train", seed=1)
+    ours = drawn(lambda n, seed: make_env(scene, n, seed=seed), 3, 7)
+    set_contexts(env, ours)
+    env.reset(2)
+    assert torch.equal(present(env.task), ours[:, [0, 1, 2, 0, 1, 2]])
+    env.task.restart(torch.tensor([4]), torch.Generator().manual_seed(0))
+    assert torch.equal(present(env.task), ours[:, [0, 1, 2, 0, 1, 2]])
+    env.task.contexts = None
+    env.reset(2)
+    assert not torch.equal(present(env.task), ours[:, [0, 1, 2, 0, 1, 2]])
+    assert not torch.equal(ours[:, 0], ours[:, 1])
 
 
 def test_worlds_without_contexts_are_refused() -> None:

@@ -117,6 +117,20 @@ class HoverTask:
         span = draw_bounds(known, "train", {"disturbances"}, self.device)
         self._middle, self._inverse_span = span.mean(1, keepdim=True), 2.0 / (span[:, 1:] - span[:, :1])
 
+    @property
+    def contexts(self) -> Tensor | None:
+        """(P, N) parameters in the order of `spec.params` that every restart takes instead of drawing them."""
+        return self.worlds.contexts
+
+    @contexts.setter
+    def contexts(self, params: Tensor | None) -> None:
+        self.worlds.contexts = params
+
+    @property
+    def parameters(self) -> Tensor:
+        """(P, N) parameters of the present worlds."""
+        return self.worlds.params(self.worlds.view(None))
+
     def restart(self, ids: Tensor | None, generator: torch.Generator) -> None:
         """New drones at new starts."""
         self.worlds.restart(ids, generator)

@@ -61,6 +61,8 @@ class QuadrotorWorlds:
         self._names, self._bounds, self._starts = list(params), bounds, starts
         self._index = {name: i for i, name in enumerate(self._names)}
         self._neutral = neutral
+        self.contexts: Tensor | None = None
+        """(P, N) parameters that every restart takes instead of drawing them."""
         self.num_envs, self.device = num_envs, bounds.device
         period_s = 1.0 / rate_hz
         self._dt_s = period_s / substeps
@@ -90,7 +92,10 @@ class QuadrotorWorlds:
 
     def restart(self, ids: Tensor | None, generator: torch.Generator) -> None:
         """New worlds at new starts for rows `ids` (None: all)."""
-        fresh = self._draw(self.num_envs, generator) if ids is None else self._deal(len(ids), generator)
+        if self.contexts is not None:
+            fresh = self._started(self.contexts if ids is None else self.contexts[:, ids], generator)
+        else:
+            fresh = self._draw(self.num_envs, generator) if ids is None else self._deal(len(ids), generator)
         parts = dict(zip(self._rows, fresh.split(list(self._rows.values())), strict=True))
         commands = self._neutral[:, None]
         if ids is None:
@@ -196,7 +201,10 @@ class QuadrotorWorlds:
         return self.shared["pool"][:, dealt : dealt + count]
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        params = draw(self._bounds, count, generator)
+        return self._started(draw(self._bounds, count, generator), generator)
+
+    def _started(self, params: Tensor, generator: torch.Generator) -> Tensor:
+        count = params.shape[1]
         state = self._starts(dict(zip(self._names, params, strict=True)), count, generator)
         angles = body.euler_angles(body.rotation_forms(state[body.QUAT]))
         carried = pack_cascade(start_cascade(angles, state[body.RATE]))
