@@ -141,7 +141,9 @@ class Player:
         unknown = set(playing.topics) | set(playing.remap)
         for t in log.topics.values():
             unknown -= {t.name, t.name.removeprefix("/")}
-            if selection.wants(t.name if t.name.startswith("/") else f"/{t.name}"):
+            if playing.clock_hz > 0 and t.name == "/clock":
+                self.skipped[t.name] = "the player itself publishes the time"
+            elif selection.wants(t.name if t.name.startswith("/") else f"/{t.name}"):
                 self._advertise(t, playing)
         if unknown:
             raise NotFoundError(f"topic of {log.path}", sorted(unknown)[0], log.topics)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mcap.reader import make_reader
 from support.foreign import (
     Call,
     Global,
@@ -265,6 +266,17 @@ def test_bombs_are_not_unpacked(tmp_path: Path) -> None:
 
     scan = plus_sequence(packed=True).replace(b"DimSize = 4 3 2", b"DimSize = 60000 60000 2")
     assert "claims 7200000000 bytes of pixels" in _import(tmp_path / "plus", scan, "plus")
+
+
+def test_a_chunk_that_claims_too_much_is_not_unpacked(whole: dict[str, bytes], tmp_path: Path) -> None:
+    """The size in the header of an MCAP chunk, set to 2 GiB."""
+    raw = bytearray(whole["rosbag2"])
+    with io.BytesIO(raw) as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None
+    at = summary.chunk_indexes[0].chunk_start_offset + 9 + 16  # opcode and length, two instants
+    raw[at : at + 8] = struct.pack("<Q", 1 << 31)
+    assert "cannot be read (ValueError)" in _import(tmp_path, bytes(raw), "rosbag2")
 
 
 def test_files_do_not_reach_other_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,6 +170,10 @@ def _plain(cell: str, comma: bool) -> str:
 
 def _values(cells: list[str], comma: bool) -> NDArray:
     """Numbers where every cell is one or missing; else text."""
+    together = "".join(cells)
+    if not comma and "_" not in together and not re.fullmatch(r"[\d\s+-]*", together):
+        with suppress(ValueError):  # most columns of most tables; the rest is looked at cell by cell
+            return np.array(cells, dtype=np.float64)
     plain = [_plain(c, comma) for c in cells]
     missing = [c.lower() in MISSING for c in plain]
     if not all(m or _NUMBER.fullmatch(c) for m, c in zip(missing, plain, strict=True)) or all(missing):
