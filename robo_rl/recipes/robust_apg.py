@@ -1,6 +1,7 @@
 """Robust analytic policy gradient: every environment keeps one world, and the worst worlds weigh more."""
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hardware.errors import BadInput
-from robo_rl.algorithms.apg import ApgConfig
+from robo_rl.algorithms.apg import ApgConfig, bounded
 from robo_rl.config import RunConfig
 from robo_rl.contexts import keep_worlds
 from robo_rl.distributed import Group
@@ -85,6 +86,9 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     plain = apg.prepare(dataclasses.replace(config, algo=config.algo.apg), env, group, data)
     trainee = Robust(plain.config, env, plain.obs, plain.actor, compiled=config.compile)
     trainee.robust, trainee.score = config.algo, torch.zeros_like(trainee.total)
+    if plain.config.max_adjoint > 0.0:  # the bound leaves the worst worlds their weight
+        largest = 1.0 - config.algo.share + config.algo.share / config.algo.alpha
+        env.boundary = functools.partial(bounded, largest * plain.config.max_adjoint / env.num_envs)
     trainee.earned = torch.zeros_like(trainee.total)
     return trainee
 
