@@ -1,5 +1,6 @@
 """Van Henten's model: two other codes, an adaptive integrator, the order of convergence, balances, bounds."""
 
+import importlib.util
 from itertools import pairwise
 
 import numpy as np
@@ -65,6 +66,27 @@ def test_a_whole_season_in_one_go_agrees_with_the_reference_package() -> None:
         worst = torch.maximum(worst, (state - planes(wanted)).abs()[:, 0])
     assert (worst < 1e-9).all(), worst
     assert total == pytest.approx(r["reward"].sum(), abs=1e-8)
+
+
+def test_the_installed_package_takes_the_same_steps() -> None:
+    if importlib.util.find_spec("lettuce_greenhouse_gym") is None:
+        pytest.skip("lettuce_greenhouse_gym is not installed")
+    from lettuce_greenhouse_gym import VanHentenLettuce
+
+    package = VanHentenLettuce()
+    step, names = package.build_integrator(STEP_S), list(package.constants.names)
+    rng, c = np.random.default_rng(5), nominal()
+    for _ in range(50):
+        x = rng.uniform([0.002, 5e-4, 8.0, 0.004], [0.4, 3e-3, 28.0, 0.015])
+        u, d = rng.uniform(0.0, 1.0, 3) * [1.2, 7.5, 60.0], rng.uniform([0, 7e-4, -5, 3e-3], [800, 9e-4, 20, 0.01])
+        values = package.constants.to_array().copy()
+        scale = rng.uniform(0.95, 1.05, len(names))
+        wanted = np.asarray(step(x, u, d, values * scale)).ravel()
+        ours = torch.tensor([scale[names.index(PACKAGE_NAMES[name])] for name in model.COEFFICIENTS])[:, None]
+        got = model.advance(
+            planes(x), planes(u), planes(d), coefficients=c * ours, duration_s=STEP_S, substeps=PACKAGE_SUBSTEPS
+        )
+        assert np.allclose(got[:, 0].numpy(), wanted, rtol=1e-12, atol=1e-14)
 
 
 def test_steps_under_the_packages_noise_on_all_coefficients_agree() -> None:

@@ -135,3 +135,8 @@ def check(config: LettuceConfig) -> None:
             raise BadInput(f"bounds.{name} = {low:g}, {high:g} {unit}: expected the lower bound below the upper one")
         if not all(0.0 <= cost < math.inf for cost in getattr(config.bounds, f"{name}_cost")):
             raise BadInput(f"bounds.{name}_cost: expected finite costs, at least 0")
+    e = config.equipment
+    if not 0.0 <= e.lamps_w_m2 < math.inf:
+        raise BadInput(f"equipment.lamps_w_m2 = {e.lamps_w_m2:g}; expected a finite number, at least 0")
+    if not 0.0 <= e.screen_saving < 1.0:
+        raise BadInput(f"equipment.screen_saving = {e.screen_saving:g}; expected 0 to below 1")
