@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,8 @@ from controllers.reaction import Reaction
 from controllers.realtime import no_garbage_collection
 from controllers.sinks import Level, Sink, SurvivingSink
 from controllers.standing import standing
-from controllers.supervisor import Fault, Health, Supervisor, ticks_per_decision
+from controllers.summary import Summary
+from controllers.supervisor import Health, Supervisor, ticks_per_decision
 from hardware.clock import Clock
 from hardware.errors import LinkLost, RoboError
 from hardware.guard import GuardedRobot
@@ -38,28 +38,6 @@ SLOW_NS = 1_000_000_000
 SHARE = 20
 SETTLE_S = 5.0
 """Time after the handover from which the distance to the goal counts."""
-
-
-@dataclass
-class Summary:
-    """What a run came to."""
-
-    ticks: int = 0
-    """Ticks of the loop."""
-    policy_ticks: int = 0
-    """Ticks in which the policy decided."""
-    stale_ticks: int = 0
-    """Ticks in which the state was too old to act on."""
-    fallback_ticks: int = 0
-    """Of these, ticks in which the classical law stood in."""
-    overruns: int = 0
-    """Deadlines missed."""
-    guard_interventions: int = 0
-    """Commands of the policy that the guard changed."""
-    phase: str = Phase.IDLE
-    fault: Fault | None = None
-    distance_settled_m: list[float] | None = None
-    """Distance to the goal, m, per policy tick from 5 s after the handover on or after a change of the goal."""
 
 
 class Loop:

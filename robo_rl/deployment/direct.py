@@ -100,6 +100,8 @@ def _robot(order: Order, clock: Clock, stack: ExitStack) -> tuple[GuardedRobot, 
         robot = connect(spec.name, uri, clock=clock)
     robot.open()
     stack.callback(robot.close)
+    if "dry_run" in robot.read().status:
+        print(f"{uri or spec.address}: opened for reading only; nothing will be written")
     return robot, replay
 
 
