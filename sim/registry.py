@@ -33,6 +33,8 @@ class SceneEntry:
     picture: Callable[..., None] | None = None
     """picture(out, make, laws, title): draws an episode under each law (name -> law(env) -> act(obs)) as PNG, where
     paths and distances say little; `make()` gives a fresh environment of one world, always the same one."""
+    speed: Callable[..., Any] | None = None
+    """speed(num_envs, compiled) -> (what, environment steps, function) for each further figure of `robo-rl bench`."""
     open_loop: Callable[..., Any] | None = None
     """open_loop(num, *, mode, config) -> sim.replay.OpenLoop: nominal worlds driven by a log's commands."""
     rollout: Callable[..., Any] | None = None

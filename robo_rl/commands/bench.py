@@ -27,7 +27,7 @@ class Args:
     seconds: float = 3.0
     """Time spent on each figure."""
     compile: bool = False
-    """Measure compiled training too (10 to 20 s more per figure)."""
+    """Measure what is compiled too (10 to 20 s more per figure)."""
     relaunch: bool = True
     """Restart the process once with a faster allocator and quiet threads."""
 
@@ -103,11 +103,11 @@ def _scene(scene: str, args: Args) -> list[dict[str, Any]]:
 
     from robo_rl.job import default_config
     from robo_rl.recipes.ppo import prepare
-    from sim.registry import make_env
+    from sim.registry import make_env, scene_entry
 
     rows = []
     for mode in _modes(scene):
-        config = default_config(scene, mode)
+        config = default_config(scene, mode, "ppo")
         name = f"{scene}{f' {mode}' if mode else ''}"
         env = make_env(scene, args.num_envs, config=config.scene_config)
         action = torch.zeros(args.num_envs, len(env.spec.action))
@@ -116,7 +116,10 @@ def _scene(scene: str, args: Args) -> list[dict[str, Any]]:
         share = config.num_envs // config.processes
         training = prepare(config, make_env(scene, share, config=config.scene_config))
         rates = _rates(lambda t=training: t.iterate(), share * config.algo.rollout_steps, args.seconds)
-        rows.append(_said(f"{name}: training, one process with {share} environments", rates))
+        rows.append(_said(f"{name}: PPO, one process with {share} environments", rates))
+    speed = scene_entry(scene).speed
+    for what, steps, work in speed(args.num_envs, args.compile) if speed else ():
+        rows.append(_said(what, _rates(work, steps, args.seconds)))
     return rows + _latencies(scene, args.seconds)
 
 

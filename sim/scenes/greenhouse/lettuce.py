@@ -73,7 +73,8 @@ class LettuceTask:
         self._disturbance = self.bank.disturbance.T.contiguous()
         self._stride = round(LEAD_S / config.step_s)
         self._substeps = round(config.step_s / config.substep_s)
-        self._substep = prepared(self._substep_flat, config.engine)
+        self.substep = prepared(self._substep_flat, config.engine)
+        """One integration step: state, control, weather, coefficients -> (state,)."""
         self._book = prepared(self._book_flat, config.engine)
         self._plain = config.actuators == "ideal"
         self._bare = not (config.equipment.lamps_w_m2 or config.equipment.screen_saving)
@@ -256,7 +257,7 @@ class LettuceTask:
         if self._plain and self._bare:
             control = gains * control
             for _ in range(self._substeps):
-                (state,) = self._substep(state, control, weather, coefficients)
+                (state,) = self.substep(state, control, weather, coefficients)
             return state, torch.cat([control, none])
         hour = torch.round((self.bank.day[s["row"]] % 1.0) * 288.0) / 12.0
         target, used = control, torch.zeros_like(torch.cat([control, none]))
@@ -271,7 +272,7 @@ class LettuceTask:
                 s["actuators"], mean = devices.follow(s["actuators"], target, lag, config.substep_s)
             mean = gains * mean
             d = devices.equipped(mean, weather, coefficients, hour, equipment=config.equipment)
-            (state,) = self._substep(state, d.control, d.weather, d.coefficients)
+            (state,) = self.substep(state, d.control, d.weather, d.coefficients)
             used = used + torch.cat([mean, d.electricity[None]]) / self._substeps
         return state, used
 

@@ -135,6 +135,13 @@ _SAC = {
 }
 
 
+def speed(num_envs: int, compiled: bool) -> Any:
+    """Further figures of speed; see sim.registry.SceneEntry.speed."""
+    from sim.scenes.greenhouse import speed as measured  # it makes environments, through the registry
+
+    return measured.works(num_envs, compiled)
+
+
 def draw_season(out: Path, make: Callable[[], Any], laws: Mapping[str, Any], title: str) -> None:
     """A season under each law as PNG; see sim.registry.SceneEntry.picture."""
     from sim.scenes.greenhouse import picture  # matplotlib is slow to import
@@ -169,6 +176,7 @@ TASKS = {
         baseline=lettuce_baseline,
         training={"direct": TRAINING},
         picture=draw_season,
+        speed=speed,
         plant=lettuce_plant,
         open_loop=open_loop,
         rollout=rollout,
