@@ -45,7 +45,7 @@ def recognises(path: Path, head: bytes) -> bool:
     if not head or (b"\0" in head and head[:2] not in (b"\xff\xfe", b"\xfe\xff")):
         return False
     lines = _decode(head).splitlines()[:5]
-    return path.suffix.lower() in (".csv", ".tsv") or any(sum(d in line for line in lines) > 1 for d in ",;\t|")
+    return path.suffix.lower() in (".csv", ".tsv", ".txt") or any(sum(d in line for line in lines) > 1 for d in ",;\t|")
 
 
 def load(path: Path, options: Options) -> Imported:
@@ -80,7 +80,9 @@ def _read(path: Path) -> _Text:
     raw = path.read_bytes()
     if b"\0" in raw and raw[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         raise BadInput(f"{path}: not a {ABOUT}: it holds zero bytes")
-    lines = [line for line in _decode(raw).splitlines() if line.strip(" \t,;|")]
+    # EuRoC and TUM write the names of the columns as a comment.
+    lines = [line.lstrip("# ") if line[:1] == "#" else line for line in _decode(raw).splitlines()]
+    lines = [line for line in lines if line.strip(" \t,;|")]
     if not lines:
         raise BadInput(f"{path}: not a {ABOUT}: it is empty")
     delimiter, width = _sniff(lines[:100])
@@ -92,7 +94,7 @@ def _read(path: Path) -> _Text:
         notes.append("no row of names: columns are numbered")
     else:
         del rows[0]
-        names = [c.strip().removeprefix("#").strip() or f"column_{i + 1}" for i, c in enumerate(head)]
+        names = [c.strip() or f"column_{i + 1}" for i, c in enumerate(head)]
     for i, name in enumerate(names):
         match = _UNIT.fullmatch(name)
         if match:
