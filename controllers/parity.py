@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,20 @@ from hardware.robot import RobotState
 
 TOLERANCE = 1e-5
 """Largest difference in action units that counts as the same."""
+
+
+MOST_KNOWN = 2000
+"""Known observations that are compared with."""
+WINDOW_NS = 1_000_000_000
+
+
+class Strange(NamedTuple):
+    """How unlike the known observations those of a log are."""
+
+    score: NDArray[np.float64]
+    """(T,) per compared tick; about 1 is usual."""
+    known: int
+    """How many were compared with."""
 
 
 @dataclass
@@ -46,6 +60,8 @@ class Parity:
     """(J,) commands of this policy."""
     recorded: list[NDArray[np.float64]] = field(default_factory=list)
     """(J,) commands that the recorded policy wished."""
+    seen: list[NDArray[np.float64]] = field(default_factory=list)
+    """(D,) rebuilt observations, all groups after one another."""
     latency: Durations = field(default_factory=Durations)
 
 
@@ -99,7 +115,9 @@ def figures(found: Parity, artifact: PolicyArtifact) -> dict[str, Any]:
         "rmse": dict(zip(names, rmse.tolist(), strict=True)),
         "units": {f.name: f.unit for f in artifact.card.action},
         "cosine": _cosine(wanted / scale, recorded / scale),
-        "saturated_share": float(np.mean(np.abs(_action(wanted, artifact)) >= 1.0 - 1e-6)),
+        "error": dict(zip(names, np.abs(difference).max(axis=0).tolist(), strict=True)),
+        "saturated": dict(zip(names, _saturated(wanted, artifact).mean(axis=0).tolist(), strict=True)),
+        "saturated_share": float(_saturated(wanted, artifact).mean()),
         "latency_ms_p50": found.latency.percentile_ms(50),
         "latency_ms_p99": found.latency.percentile_ms(99),
     }
@@ -121,6 +139,7 @@ def _compare(policy: Policy, tick: Tick, state: RobotState, found: Parity, *, co
         )
     else:
         found.observation.append(float("nan"))  # another policy sees other things
+    found.seen.append(np.concatenate([decision.observation[g].ravel() for g in sorted(decision.observation)]))
     found.t_ns.append(tick.state_t_ns)
     found.wanted.append(decision.command)
     found.recorded.append(tick.command)
@@ -143,6 +162,47 @@ def _recorded_sha256(log: Log, space: str) -> str:
         return ""
     cards = [json.loads(m.message.data).get("policy_sha256", "") for m in log.messages([topic])]
     return cards[-1] if cards else ""
+
+
+def strangeness(found: Parity, artifact: PolicyArtifact, reference: NDArray[np.float64] | None = None) -> Strange:
+    """How far every observation lies from those that the policy is known to have met.
+
+    Known are `reference` (M, D), for instance a data set's, or else the artifact's probes. The score is the root mean
+    square of the nearest known observation's distance, each component in units of its spread, over the same distance
+    among the known ones: about 1 where the log looks like them.
+    """
+    probes = artifact.probes.observation
+    known = np.concatenate([probes[g] for g in sorted(probes)], axis=1) if reference is None else reference
+    known = known.astype(np.float64)
+    if known.shape[1] != found.seen[0].size:
+        raise BadInput(f"known observations have {known.shape[1]} numbers; the policy sees {found.seen[0].size}")
+    known = known[np.linspace(0, len(known) - 1, min(len(known), MOST_KNOWN)).astype(int)]
+    spread = np.maximum(known.std(axis=0), 1e-6 + 1e-3 * np.abs(known).max(axis=0))
+    known, seen = known / spread, np.array(found.seen) / spread
+    usual = np.median(_nearest(known, known, skip=1))
+    return Strange(_nearest(seen, known, skip=0) / max(float(usual), 1e-9), len(known))
+
+
+def worst_windows(t_ns: NDArray[np.int64], score: NDArray[np.float64], count: int = 10) -> list[tuple[int, float]]:
+    """The windows of one second with the largest root mean square of a score: (instant of their start, value)."""
+    which = (t_ns - t_ns[0]) // WINDOW_NS
+    numbers = np.unique(which)
+    rms = np.array([np.sqrt(np.mean(score[which == n] ** 2)) for n in numbers])
+    order = np.argsort(-rms)[:count]
+    return [(int(t_ns[0] + numbers[i] * WINDOW_NS), float(rms[i])) for i in order]
+
+
+def _nearest(rows: NDArray[np.float64], known: NDArray[np.float64], *, skip: int) -> NDArray[np.float64]:
+    """(R,) distance to the nearest known row, or the one after it where a row is among them itself."""
+    found = []
+    for part in np.array_split(rows, max(1, len(rows) * len(known) // 500_000)):
+        square = np.maximum((part**2).sum(1)[:, None] + (known**2).sum(1)[None] - 2.0 * part @ known.T, 0.0)
+        found.append(np.sqrt(np.partition(square, skip, axis=1)[:, skip] / known.shape[1]))
+    return np.concatenate(found)
+
+
+def _saturated(commands: NDArray[np.float64], artifact: PolicyArtifact) -> NDArray[np.bool_]:
+    return np.abs(_action(commands, artifact)) >= 1.0 - 1e-6
 
 
 def _action(commands: NDArray[np.float64], artifact: PolicyArtifact) -> NDArray[np.float64]:

@@ -29,7 +29,9 @@ DELAY_STEPS = 5
 """Horizon of the prediction whose lag behind the log is measured."""
 MAX_LAG = 15
 DIVERGED_M = 0.25
-"""Position error at which a free run counts as diverged."""
+"""Position error at which a free run counts as diverged; without positions, an error of the first signal's spread."""
+WORST = 10
+"""Windows that are named as the worst."""
 
 
 class OpenLoop(Protocol):
@@ -73,8 +75,14 @@ class Divergence:
     """Signal -> root mean square error of one run from start to end."""
     diverged_s: float | None
     """Time into the free run at which the position error exceeded 0.25 m; None where it never did."""
+    diverged_at: str
+    """What counts as diverged."""
+    worst: list[tuple[float, float]]
+    """The worst windows, apart from one another: (seconds into the track, error over the signals' spread)."""
     delay_s: float | None
     """How much later than the simulator the log answers to commands; None where nothing moves enough to tell."""
+    aligned_steps: int
+    """Control periods by which the commands were shifted for that."""
 
 
 def resample(
@@ -119,26 +127,77 @@ def resample(
 
 @torch.inference_mode()
 def diverge(make: Any, track: Track, steps: Sequence[int] = STEPS) -> Divergence:
-    """Compares a track with the simulator; `make(num)` gives an OpenLoop of that many worlds."""
+    """Compares a track with the simulator; `make(num)` gives an OpenLoop of that many worlds.
+
+    The delay is measured first. The commands are shifted by it, to the nearest control period, where that brings log
+    and simulator closer together.
+    """
     length = len(track.commands)
+    delay_s = _delay(make, track)
+    aligned = 0 if delay_s is None else round(delay_s / track.dt_s)
+    if aligned and _near_error(make, shifted(track, aligned)) > _near_error(make, track):
+        aligned = 0
+    track = shifted(track, aligned)
     horizons = [k for k in steps if k < length - 1]
     if not horizons:
         raise BadInput(f"the log's stretch has {length} steps; expected more than {min(steps) + 1}")
     starts = np.unique(np.linspace(1, length - 1 - min(horizons), MAX_WINDOWS).astype(int))
     errors = _windows(make(len(starts)), track, starts, horizons)
     rmse = {name: {k: _rms(e) for k, e in by_k.items()} for name, by_k in errors.items()}
-    spread = {name: _spread(name, track.signals[name]) for name in rmse}
+    spread = {name: max(_spread(name, track.signals[name]), 1e-9) for name in rmse}
     free = _windows(make(1), track, np.array([1]), list(range(1, length - 1)))
     paths = {name: np.array([float(e[0]) for e in by_k.values()]) for name, by_k in free.items()}
-    away = np.flatnonzero(~(paths.get("position_world", np.zeros(1)) <= DIVERGED_M))
+    judged = "position_world" if "position_world" in paths else next(iter(paths))
+    bound = DIVERGED_M if judged == "position_world" else spread[judged]
+    away = np.flatnonzero(~(paths[judged] <= bound))
     return Divergence(
         windows=len(starts),
         rmse=rmse,
-        relative={n: {k: v / max(spread[n], 1e-9) for k, v in by_k.items()} for n, by_k in rmse.items()},
+        relative={n: {k: v / spread[n] for k, v in by_k.items()} for n, by_k in rmse.items()},
         free_run={name: _rms(path) for name, path in paths.items()},
         diverged_s=float((away[0] + 1) * track.dt_s) if away.size else None,
-        delay_s=_delay(make, track),
+        diverged_at=f"{bound:.3g} of {judged}",
+        worst=_worst(errors, starts, spread, track.dt_s, length),
+        delay_s=delay_s,
+        aligned_steps=aligned,
     )
+
+
+def shifted(track: Track, steps: int) -> Track:
+    """The track with its commands so many control periods later."""
+    length = len(track.commands)
+    at = np.clip(np.arange(length) - steps, 0, length - 1)
+    return track._replace(commands=track.commands[at])
+
+
+def _near_error(make: Any, track: Track) -> float:
+    """Error after a few steps, over the signals' spread."""
+    k, length = DELAY_STEPS, len(track.commands)
+    starts = np.unique(np.linspace(MAX_LAG, length - 1 - k, MAX_WINDOWS).astype(int))
+    errors = _windows(make(len(starts)), track, starts, [k])
+    return float(np.mean([_rms(e[k]) / max(_spread(n, track.signals[n]), 1e-9) for n, e in errors.items()]))
+
+
+def _worst(
+    errors: Mapping[str, Mapping[int, Array]],
+    starts: NDArray[Any],
+    spread: Mapping[str, float],
+    dt_s: float,
+    length: int,
+) -> list[tuple[float, float]]:
+    """The windows of the longest horizon but one (or the only one) with the largest errors, apart from one another."""
+    horizons = sorted(next(iter(errors.values())))
+    k = horizons[-2] if len(horizons) > 1 else horizons[0]
+    inside = starts[starts + k <= length - 1]
+    score = np.mean([by_k[k] / spread[name] for name, by_k in errors.items()], axis=0)
+    found: list[tuple[float, float]] = []
+    for i in np.argsort(-score):
+        t_s = float(inside[i] * dt_s)
+        if all(abs(t_s - t) >= k * dt_s for t, _ in found):
+            found.append((t_s, float(score[i])))
+        if len(found) == WORST:
+            break
+    return found
 
 
 def _windows(
@@ -165,7 +224,6 @@ def _delay(make: Any, track: Track) -> float | None:
 
     Compared is how the velocity (or, without one, the first signal) changes over a few steps.
     """
-    name = "velocity_world" if "velocity_world" in track.signals else next(iter(track.signals))
     k, length = DELAY_STEPS, len(track.commands)
     if length < 4 * MAX_LAG + k:
         return None
@@ -174,8 +232,10 @@ def _delay(make: Any, track: Track) -> float | None:
     _place(world, track, starts)
     for j in range(k):
         world.advance(_tensor(track.commands[starts + j]))
+    simulated = {n: v for n, v in _numpy(world.signals()).items() if n in track.signals}
+    name = "velocity_world" if "velocity_world" in simulated else next(iter(simulated))
     logged = track.signals[name]
-    predicted = _numpy(world.signals())[name] - logged[starts]
+    predicted = simulated[name] - logged[starts]
     happened = logged[starts + k] - logged[starts]
     lags = np.arange(-MAX_LAG, MAX_LAG + 1)
     scores = np.array([_correlation(predicted, happened, int(lag)) for lag in lags])
@@ -184,7 +244,8 @@ def _delay(make: Any, track: Track) -> float | None:
         return None
     a, b, c = scores[peak - 1 : peak + 2]
     bend = a - 2 * b + c
-    return float((lags[peak] + (0.5 * (a - c) / bend if bend < 0 else 0.0)) * track.dt_s)
+    part = float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5)) if bend < 0 else 0.0
+    return float((lags[peak] + part) * track.dt_s)
 
 
 def _correlation(predicted: Array, happened: Array, lag: int) -> float:

@@ -28,7 +28,8 @@ STYLE: Any = {
 }
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG bytes."""
     out = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(out, format="png", dpi=130, facecolor="white")
@@ -43,7 +44,7 @@ def learning_curve(steps: Array, series: Mapping[str, Array]) -> bytes:
         for ax, (name, values) in zip(axes, series.items(), strict=True):
             ax.plot(steps / 1e6, values, color=BLUE, lw=1.6)
             ax.set(title=name, xlabel="million environment steps")
-        return _png(figure)
+        return png(figure)
 
 
 def success_intervals(rows: Sequence[tuple[str, float, float, float]], *, target: float | None) -> bytes:
@@ -63,7 +64,7 @@ def success_intervals(rows: Sequence[tuple[str, float, float, float]], *, target
         ax.set_xlim(min(0.9, min(r[2] for r in rows) - 0.05), 1.01)
         ax.set_xlabel("share of episodes that succeed, with 95 % interval")
         ax.grid(axis="y", visible=False)
-        return _png(figure)
+        return png(figure)
 
 
 def flight(t_s: Array, position: Array, goal: Array, phases: Sequence[tuple[float, str]], bound_m: float) -> bytes:
@@ -91,7 +92,7 @@ def flight(t_s: Array, position: Array, goal: Array, phases: Sequence[tuple[floa
         height.set(title="height (m)", xlabel="time (s)")
         for ax in (near, height):
             _phases(ax, phases, labels=ax is height)
-        return _png(figure)
+        return png(figure)
 
 
 def commands(t_s: Array, wanted: Array, sent: Array, names: Sequence[str]) -> bytes:
@@ -105,7 +106,7 @@ def commands(t_s: Array, wanted: Array, sent: Array, names: Sequence[str]) -> by
             ax.set_title(name)
         axes[0].legend(loc="upper right", ncols=2, fontsize=8)
         axes[-1].set_xlabel("time (s)")
-        return _png(figure)
+        return png(figure)
 
 
 def divergence(rmse: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) -> bytes:
@@ -119,7 +120,7 @@ def divergence(rmse: Mapping[str, Mapping[str, float]], units: Mapping[str, str]
             words = "attitude" if name == "quat_wxyz" else name.removesuffix("_world").removesuffix("_body")
             ax.set(title=f"{words.replace('_', ' ')} ({unit})", xlabel="control steps")
             ax.minorticks_off()
-        return _png(figure)
+        return png(figure)
 
 
 def _phases(ax: Any, phases: Sequence[tuple[float, str]], *, labels: bool) -> None:

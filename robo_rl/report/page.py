@@ -22,6 +22,8 @@ class Section:
     """(name, value, target or remark) of each figure."""
     pictures: Sequence[tuple[bytes, str]] = field(default_factory=tuple)
     """(PNG bytes, caption)."""
+    links: Sequence[tuple[str, str]] = ()
+    """(words, address) of places to go to."""
     ok: bool | None = None
     """Whether this part reached its targets; None where it has none."""
 
@@ -63,6 +65,11 @@ def _section(index: int, s: Section) -> str:
             f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">'
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
+    if s.links:
+        places = [
+            f'<li><a href="{html.escape(href, quote=True)}">{html.escape(words)}</a></li>' for words, href in s.links
+        ]
+        parts.append(f"<ul>{''.join(places)}</ul>")
     if s.command:
         parts.append(f"<pre>{html.escape(s.command)}</pre>")
     return "\n".join([*parts, "</section>"])

@@ -251,7 +251,7 @@ def _step(problem: Problem, normal: Normal, unit: Array, damping: float) -> Arra
     return np.zeros(size)
 
 
-def fit(problem: Problem, first: Array, rng: np.random.Generator, *, search: str = "auto", tries: int = 64) -> Solution:
+def fit(problem: Problem, first: Array, rng: np.random.Generator, *, search: str = "auto", tries: int = 24) -> Solution:
     """The best of several descents: from `first`, from the best random points, and from where CMA-ES ends if need be.
 
     `search`: gradient, cma (evolution first), or auto (evolution where no descent gets anywhere).

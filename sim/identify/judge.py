@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from sim.identify.fit import PRIOR_STD, Problem, Solution, descend
+from sim.identify.fit import PRIOR_STD, Problem, Solution, descend, first_noise
 from sim.identify.rollout import Windows, residuals
 
 Array = NDArray[np.float64]
@@ -25,6 +25,9 @@ ON_BOUND = 0.01
 """Within this share of the width between the bounds."""
 EXPLAINED = 0.5
 """Held-out error with the window's own commands over that with another window's, above which the model is rejected."""
+
+RESPONDS = 10.0
+"""A signal answers to commands where others' commands make errors so many times its noise."""
 
 
 @dataclass(frozen=True)
@@ -167,33 +170,36 @@ def judge(problem: Problem, solution: Solution, held_out: Windows, rng: np.rando
     fitted = _best_starts(other, solution.unit, solution)
     nominal = _best_starts(other, nominal_unit, solution)
     rmse, nominal_rmse = ({n: _rms(v) for n, v in e.items()} for e in (fitted, nominal))
-    total, at_nominal = _total(fitted, solution.noise.std), _total(nominal, solution.noise.std)
-    misled = []
-    order = np.arange(held_out.count)
-    for _ in range(3):
-        mixed = np.roll(order, int(rng.integers(1, max(len(order), 2))))
-        commands = held_out.commands[torch.as_tensor(mixed)]
-        signals = dict(held_out.signals)
-        for name in problem.rollout.inputs:
-            signals[name] = held_out.signals[name][torch.as_tensor(mixed)]
-        wrong = Problem(
-            problem.rollout, held_out._replace(commands=commands, signals=signals), problem.free, problem.known
-        )
-        misled.append(_total(_best_starts(wrong, solution.unit, solution), solution.noise.std))
-    shuffled = total / max(float(np.median(misled)), 1e-300) if len(order) > 1 else 0.0
+    total, at_nominal = _total(rmse, solution.noise.std), _total(nominal_rmse, solution.noise.std)
+    misled = [_misled(problem, solution, held_out, rng) for _ in range(3)] if held_out.count > 1 else []
+    shuffled = {n: float(np.median([m[n] for m in misled])) for n in rmse} if misled else {}
+    told = total / max(_total(shuffled, solution.noise.std), 1e-300) if misled else 0.0
     ratio = total / max(at_nominal, 1e-300)
+    floor = first_noise(problem).std
+    unexplained = {
+        n: rmse[n] / v for n, v in shuffled.items() if v > RESPONDS * floor[n] and not rmse[n] < EXPLAINED * v
+    }
     rejection = ""
     if not np.isfinite(total):
         rejection = "the fitted model does not even stay finite"
-    elif shuffled > EXPLAINED:
+    elif unexplained or told > EXPLAINED:
+        name, share = max(unexplained.items(), key=lambda x: x[1]) if unexplained else ("all signals", told)
         rejection = (
-            f"on held-out windows the commands explain little: the error is {shuffled:.0%} of that with other "
-            "windows' commands (allowed "
-            f"{EXPLAINED:.0%}); check the mapping, unit and sign of commands and signals"
+            f"on held-out windows the commands explain little of {name}: the error is {share:.0%} of that with other "
+            f"windows' commands (allowed {EXPLAINED:.0%}); check the mapping, unit and sign of commands and signals"
         )
     elif ratio > 1.02:
         rejection = f"on held-out windows the fit is {ratio - 1.0:.0%} worse than the nominal model"
-    return HeldOut(rmse, nominal_rmse, ratio, shuffled, rejection)
+    return HeldOut(rmse, nominal_rmse, ratio, told, rejection)
+
+
+def _misled(problem: Problem, solution: Solution, held_out: Windows, rng: np.random.Generator) -> dict[str, float]:
+    """Errors of the fitted model under the commands and inputs of other windows."""
+    other = torch.as_tensor(np.roll(np.arange(held_out.count), int(rng.integers(1, held_out.count))))
+    signals = held_out.signals | {n: held_out.signals[n][other] for n in problem.rollout.inputs}
+    wrong = held_out._replace(commands=held_out.commands[other], signals=signals)
+    errors = _best_starts(Problem(problem.rollout, wrong, problem.free, problem.known), solution.unit, solution)
+    return {n: _rms(e) for n, e in errors.items()}
 
 
 def _best_starts(problem: Problem, unit: Array, solution: Solution) -> dict[str, torch.Tensor]:
@@ -201,8 +207,8 @@ def _best_starts(problem: Problem, unit: Array, solution: Solution) -> dict[str,
     return residuals(problem.rollout, problem.windows, problem.params(torch.tensor(unit)[None]), found.starts[None])
 
 
-def _total(errors: Mapping[str, torch.Tensor], std: Mapping[str, float]) -> float:
-    return float(np.sqrt(np.mean([_rms(e) ** 2 / std[n] ** 2 for n, e in errors.items()])))
+def _total(rmse: Mapping[str, float], std: Mapping[str, float]) -> float:
+    return float(np.sqrt(np.mean([(v / std[n]) ** 2 for n, v in rmse.items()])))
 
 
 def _rms(values: torch.Tensor) -> float:

@@ -76,12 +76,24 @@ def _number(value: float) -> str:
 
 
 def diff(path: Path, before: str, after: str) -> str:
-    """A unified diff with the file's own name."""
-    return "".join(
-        difflib.unified_diff(
-            before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{path.name}", f"b/{path.name}", n=1
-        )
-    )
+    """A unified diff with the file's own name; both texts have the same lines, some of them changed."""
+    old, new = before.splitlines(), after.splitlines()
+    lines = []
+    for group in difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(1):
+        first, last = group[0], group[-1]
+        spans = f"-{first[1] + 1},{last[2] - first[1]} +{first[3] + 1},{last[4] - first[3]}"
+        lines.append(f"@@ {spans} @@ {_table(old, first[1])}".rstrip())
+        for kind, i, j, k, m in group:
+            if kind == "equal":
+                lines += [f" {line}" for line in old[i:j]]
+            else:
+                lines += [f"-{line}" for line in old[i:j]] + [f"+{line}" for line in new[k:m]]
+    return "\n".join([f"--- a/{path.name}", f"+++ b/{path.name}", *lines, ""]) if lines else ""
+
+
+def _table(lines: Sequence[str], at: int) -> str:
+    """The table that a line belongs to."""
+    return next((line for line in reversed(lines[: at + 1]) if line.startswith("[")), "")
 
 
 def write(path: Path, text: str) -> None:

@@ -128,7 +128,7 @@ def check(
     refusals = []
     if period > 2.0 * grid_s:
         refusals.append(f"states come every {period:.4g} s; expected at least every {2 * grid_s:.4g} s")
-    if gaps * 5 * grid_s > 0.1 * duration:
+    if between[between > 5.0 * grid_s].sum() > 0.1 * duration:
         refusals.append(f"{gaps} gaps of up to {longest:.3g} s in {duration:.4g} s")
     if duration < 5.0 * rollout.window_s:
         refusals.append(f"{duration:.3g} s of commands; expected at least {5.0 * rollout.window_s:.3g} s")

@@ -34,11 +34,11 @@ def recover(scene: str, mode: str, seed: int, folder: Path) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     if scene == "quadrotor":
         truth, scene_id, robot = random_truth(rng), "quadrotor/hover", "crazyflie"
-        record_flight(folder / "log", truth, mode=mode, seconds=20.0, seed=seed)
+        record_flight(folder / "log", truth, mode=mode, seconds=15.0, seed=seed)
         known = {"mass": truth["mass"]}
     else:
         truth, scene_id, robot = random_house(rng), "greenhouse/lettuce", "greenhouse_plc"
-        record_days(folder / "log", truth, days=8.0, seed=seed)
+        record_days(folder / "log", truth, days=5.0, seed=seed)
         known = {}
     entry = scene_entry(scene_id)
     assert entry.rollout is not None
