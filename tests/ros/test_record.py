@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -260,6 +262,39 @@ def test_several_files_by_size(processes: Processes, tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     assert len(log.files) > 2
     assert [m.cdr for m in by_ours(tmp_path / "log") if m.topic == "/robot/odom"] == known_odometry(9, COUNT)
+
+
+BIG = """
+import array, os, time, rclpy
+from std_msgs.msg import UInt8MultiArray
+rclpy.init()
+publisher = rclpy.create_node("big").create_publisher(UInt8MultiArray, "/big", 100)
+while True:
+    if publisher.get_subscription_count():
+        publisher.publish(UInt8MultiArray(data=array.array("B", os.urandom(50_000))))
+    time.sleep(0.02)
+"""
+
+
+def test_a_full_disk_ends_the_recording_with_one_line(
+    processes: Processes, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A real file system of 8 MiB: exit status 1, one line that says why, and a log that reads to its end."""
+    mount = f"mount -t tmpfs -o size=8m tmpfs {tmp_path}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount in a user namespace")
+    processes.start("-c", BIG)
+    log = ("-m", "robo_rl", "log")
+    record = shlex.join([sys.executable, *log, "record", str(tmp_path / "log"), "--topics", "/big"])
+    look = shlex.join([sys.executable, *log, "info", str(tmp_path / "log")])
+    command = f"{mount} && {record}; echo status $?; {look}"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command], env=environment, capture_output=True, text=True, timeout=90
+    )
+    assert done.stderr.count("\n") == 1
+    assert "the disk is full; recording ends here, what was written is complete" in done.stderr
+    assert "status 1\n" in done.stdout
+    assert re.search(r"/big +std_msgs/msg/UInt8MultiArray +\d{2,3} ", done.stdout)
 
 
 def test_a_directory_with_a_recording_is_refused(processes: Processes, tmp_path: Path) -> None:
