@@ -35,7 +35,8 @@ class PageServer:
     ) -> None:
         """Binds to 127.0.0.1 at once, port 0 meaning any free one; raises OSError where the port is taken."""
         self.session, self.read_only, self.author = session, read_only, author
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # With its protocol named, asyncio switches off Nagle's delay, which costs 40 ms per answer.
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(("127.0.0.1", port))
         self.port = int(self.socket.getsockname()[1])
@@ -101,7 +102,8 @@ class PageServer:
         """A route that answers questions: what `act` returns, as JSON, or as it is where it is a Response."""
 
         async def answer(request: Request) -> Response:
-            return await _answered(act, request.query_params)
+            with self.session.signals.ahead():
+                return await _answered(act, request.query_params)
 
         return answer
 

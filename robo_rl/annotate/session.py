@@ -1,9 +1,11 @@
 """One log opened for marking: its signals, pictures, poses and marks, and who wants to hear of changes."""
 
+import os
 import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,8 @@ class Session:
 
     def _watch(self, author: str | None) -> None:
         """Opens the marks, then follows what other processes add."""
+        with suppress(OSError, AttributeError):  # hashing is for the time that nobody else needs
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # of this thread alone, on Linux
         try:
             self._store.set_result(AnnotationStore(self.log, author))
         except (RoboError, OSError) as e:

@@ -7,7 +7,8 @@ and 8 per instant.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +35,7 @@ _HIDDEN = (
     "timestamp",
 )
 _FIRST_TRACKS = 10
+_LONGEST_WAIT_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Signals:
         self._wanted: list[str] = []
         self._news = threading.Condition(self._lock)
         self._stopped = False
-        self._done = self._total = 0
+        self._done = self._total = self._ahead = 0
         self.failure = ""
         self._thread = threading.Thread(target=self._work, name="signals", daemon=True)
         self._thread.start()
@@ -117,6 +119,17 @@ class Signals:
                 if name not in self._ready and name not in self._wanted:
                     self._wanted.append(name)
             self._news.notify_all()
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """While somebody waits for an answer, the background reading stands back between two chunks."""
+        with self._lock:
+            self._ahead += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._ahead -= 1
 
     def progress(self) -> tuple[int, int, int]:
         """Chunks read, chunks to read, and signals that are there as a whole."""
@@ -246,6 +259,7 @@ class Signals:
         for i in spread(len(places)):
             if self._stopped:
                 return
+            self._stand_back()
             data = self._chunks.unpacked(places[i], keep=False)
             for load in holders[places[i]]:
                 block = self._block(load, places[i], data)
@@ -257,6 +271,12 @@ class Signals:
                 self._on_progress()
         for load in loads.values():
             self._finish(load)
+
+    def _stand_back(self) -> None:
+        """Waits while somebody else is served, but not so long that reading would never end."""
+        until_s = time.monotonic() + _LONGEST_WAIT_S
+        while self._ahead and time.monotonic() < until_s:
+            time.sleep(0.002)
 
     def _block(self, load: _Load, place: Place, data: NDArray[np.uint8]) -> _Block:
         t_ns, offsets = self._chunks.entries(place, load.topic.channel_ids[place.file])
