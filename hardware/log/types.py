@@ -1,5 +1,6 @@
 """Message types without ROS: definitions, hashes and CDR coding, from the standard types of ROS 2 Kilted."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,11 @@ from hardware.errors import BadInput
 
 MAX_TAIL_BYTES = 8
 """rclpy's serialize_message leaves up to so many stray bytes behind a message that ends in empty sequences."""
+
+
+MAX_ARRAY = 1 << 24
+"""Longest array of fixed length in a type that a log defines."""
+_NAME = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ def standard_type(name: str) -> MessageType:
 
 def store_of(message_type: MessageType) -> Typestore:
     """A store that holds this type exactly as the log defines it; raises BadInput where it cannot be parsed."""
+    if not _NAME.fullmatch(message_type.name):
+        raise BadInput(f"{message_type.name[:80]!r} is no name of a message type")
     if message_type.encoding not in ("ros2msg", "ros2idl"):
         raise BadInput(f"{message_type.name}: definitions written as '{message_type.encoding}' are not understood")
     store = get_typestore(Stores.EMPTY)
@@ -58,8 +66,12 @@ def store_of(message_type: MessageType) -> Typestore:
         else:
             store.register(get_types_from_msg(message_type.definition, message_type.name))
         store.get_msgdef(message_type.name)
-    except (TypesysError, KeyError, ValueError, TypeError, SyntaxError) as e:
+    except (TypesysError, KeyError, ValueError, TypeError, SyntaxError, RecursionError) as e:
         raise BadInput(f"{message_type.name}: its definition cannot be parsed ({type(e).__name__})") from e
+    for _, fields in store.fielddefs.values():
+        for field, (kind, detail) in fields:
+            if kind == Nodetype.ARRAY and detail[1] > MAX_ARRAY:
+                raise BadInput(f"{message_type.name}: field {field} is an array of {detail[1]}; at most {MAX_ARRAY}")
     return store
 
 

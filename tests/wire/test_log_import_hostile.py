@@ -32,7 +32,8 @@ from support.foreign import (
 from hardware.errors import BadInput
 from hardware.log.imports import Options, import_log, known_importers
 from hardware.log.qos import Qos
-from hardware.log.reader import Log
+from hardware.log.reader import Log, LogWarning
+from hardware.log.types import MessageType
 from hardware.log.writer import LogWriter
 
 FORMATS = ("crazyflie", "csv", "hdf5", "npz", "openigtlink", "plus", "rosbag2", "torch", "ulog")
@@ -380,3 +381,29 @@ def test_column_names_are_no_code(tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     [topic] = log.topics
     assert len(log.series(topic)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "definition", "says"),
+    [
+        ("acme/msg/Foo", "acme/Foo x\n", r"cannot be parsed \(RecursionError\)"),
+        ("acme/msg/Foo", "acme/Foo[] x\nfloat64 y\n", r"cannot be parsed \(RecursionError\)"),
+        ("a/msg/B", "float64[99999999999] x\n", "field x is an array of 99999999999; at most 16777216"),
+        ("a/msg/B\nfloat64 x", "float64 x\n", r"'a/msg/B\\nfloat64 x' is no name of a message type"),
+        ("x'); import os #/msg/Y", "float64 x\n", "is no name of a message type"),
+        ("a/msg/B", "float64 x\nfloat64 x\n", "cannot be parsed"),
+    ],
+)
+def test_types_that_are_none_are_skipped(tmp_path: Path, name: str, definition: str, says: str) -> None:
+    """Code is generated from a log's definitions, so they must be plain; the other topics are read."""
+    with LogWriter(tmp_path / "log") as writer:
+        writer.add_topic("/bad", MessageType(name, definition))
+        writer.write("/bad", b"\0\1\0\0" + bytes(8), 1)
+        writer.add_topic("/good", "std_msgs/msg/Bool")
+        writer.write("/good", b"\0\1\0\0\1", 2)
+    with pytest.warns(LogWarning, match=says) as caught:
+        log = Log(tmp_path / "log")
+    assert all("\n" not in str(w.message) for w in caught)
+    assert log.channels["/good.data"].values.tolist() == [True]
+    with pytest.raises(BadInput, match=says):
+        log.series("/bad")
