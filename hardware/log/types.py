@@ -70,8 +70,9 @@ def store_of(message_type: MessageType) -> Typestore:
         raise BadInput(f"{message_type.name}: its definition cannot be parsed ({type(e).__name__})") from e
     for _, fields in store.fielddefs.values():
         for field, (kind, detail) in fields:
-            if kind == Nodetype.ARRAY and detail[1] > MAX_ARRAY:
-                raise BadInput(f"{message_type.name}: field {field} is an array of {detail[1]}; at most {MAX_ARRAY}")
+            length: Any = detail[1] if kind == Nodetype.ARRAY else 0
+            if length > MAX_ARRAY:
+                raise BadInput(f"{message_type.name}: field {field} is an array of {length}; at most {MAX_ARRAY}")
     return store
 
 
