@@ -81,6 +81,19 @@ def test_a_command_is_written_whole_then_made_valid_then_read_back() -> None:
     assert not b.plc.tripped
 
 
+def test_changes_within_the_dead_band_are_not_written_but_keep_the_command_in_force() -> None:
+    b = Bench()
+    b.driver.arm()
+    for i in range(4):
+        b.driver.write(Command("direct", DIRECT.values + i * np.array([1e-4, 1e-3, 0.02])))
+        b.run(1800)
+    assert len(commands(b.bus)) == 2
+    assert b.plc.mode == REMOTE_DIRECT
+    b.driver.write(Command("direct", DIRECT.values + np.array([0.0, 0.0, 0.3])))
+    b.run(60)
+    assert b.plc.read("holding", 111, 1) == [402]
+
+
 def test_a_dry_run_writes_nothing_at_all() -> None:
     b = Bench(write=False)
     b.driver.arm()

@@ -61,6 +61,8 @@ class Session:
         self._image = Image()
         self._passed: set[str] = set()
         self._blocks = blocks(table.polled)
+        self._written_mode: str | None = None
+        self._written: dict[str, float] = {}
         self._good: dict[str, NDArray[np.float64]] = {}
         self._measured_ns = 0
         self._beat, self._sequence = 0, 0
@@ -87,12 +89,22 @@ class Session:
         """Sets the command in force, and for how long; None gives the device back to its own control."""
         until = self._clock.now_ns() + round(valid_s * 1e9)
         if command is None:
-            self._wish = Wish(None, {}, until)
+            wish = Wish(None, {}, until)
         else:
             names = self._spec.mode(command.mode).components
             values = dict(zip(names, (float(v) for v in command.values), strict=True))
-            self._wish = Wish(command.mode, values, until)
-        self._settled, self._due_command = False, 0
+            wish = Wish(command.mode, values, until)
+        stands = self._settled and self._is_near(wish)
+        self._wish = wish
+        if not stands:
+            self._settled, self._due_command = False, 0
+
+    def _is_near(self, wish: Wish) -> bool:
+        """Whether what was last written differs from a wish by no more than the dead bands."""
+        if wish.mode is None or wish.mode != self._written_mode:
+            return False
+        parts = self.table.write.get(wish.mode, {})
+        return all(abs(wish.values[n] - self._written[n]) <= r.dead_band for n, r in parts.items())
 
     def turn(self) -> None:
         """Does what is due."""
@@ -252,7 +264,7 @@ class Session:
             self._write_plainly(wish)
         else:
             self._write_sequence(wish, control.sequence)
-        self._settled = True
+        self._settled, self._written_mode, self._written = True, wish.mode, dict(wish.values)
 
     def _holds(self, wish: Wish) -> bool:
         """Whether the device, as it was last read, is in the wish's mode and at the accepted sequence."""
