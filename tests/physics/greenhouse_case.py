@@ -55,7 +55,7 @@ def reference() -> Mapping[str, NDArray[np.float64]]:
         return dict(stored)
 
 
-def controls(action: NDArray[np.float32]) -> NDArray[np.float64]:
+def controls(action: NDArray[np.floating]) -> NDArray[np.float64]:
     """(T, 3) controls that the benchmark makes of actions (T, 3): changes of at most 10 % of the maximum."""
     u, rows = np.array([0.0, 0.0, 50.0]), []
     for a in action.astype(np.float64):

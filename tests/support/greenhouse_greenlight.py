@@ -43,7 +43,7 @@ def main() -> None:
 
 def _run(inputs: dict[str, float], changes: dict[str, dict[str, str]]) -> np.ndarray:
     """States (T, 4) every 300 s."""
-    from greenlight import GreenLight
+    from greenlight import GreenLight  # pyright: ignore[reportMissingImports]
 
     options = {"t_start": "0", "t_end": str(HOURS * 3600 + 300), "output_step": "300", "t_eval": "array"}
     options |= {"solver": "BDF", "rtol": "1e-9", "atol": "1e-12", "max_step": "300"}

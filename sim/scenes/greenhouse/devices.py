@@ -69,4 +69,4 @@ def stick(stuck_s: Tensor, rate_per_day: Tensor, dt_s: float, generator: torch.G
     """Seconds (3, N) for which each actuator still sticks, one step later; new faults come at a rate (N,)."""
     start, share = torch.rand((2, *stuck_s.shape), generator=generator, device=stuck_s.device)
     begins = start < rate_per_day * (dt_s / 86400.0)
-    return torch.where(begins, torch.lerp(*map(share.new_tensor, STUCK_S), share), (stuck_s - dt_s).clamp(min=0.0))
+    return torch.where(begins, STUCK_S[0] + (STUCK_S[1] - STUCK_S[0]) * share, (stuck_s - dt_s).clamp(min=0.0))

@@ -59,7 +59,7 @@ def read(
     low, high = truth.new_tensor(SPIKE).T[..., None]
     value = torch.where(unit[0] < params["spike"], torch.lerp(low, high, unit[1]), _rounded(value))
     begins = unit[2] < params["outage_rate"] * (dt_s / DAY_S)
-    outage_s = torch.where(begins, torch.lerp(*map(truth.new_tensor, OUTAGE_S), unit[3]), state["outage_s"] - dt_s)
+    outage_s = torch.where(begins, OUTAGE_S[0] + (OUTAGE_S[1] - OUTAGE_S[0]) * unit[3], state["outage_s"] - dt_s)
     missing = torch.stack([dropouts(params["dropout"], generator) for _ in range(3)]) | (outage_s > 0.0)
     sampled = (age_s % SAMPLE_S) < dt_s
     return {

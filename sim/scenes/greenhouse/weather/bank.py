@@ -53,7 +53,7 @@ def make_bank(
     parts, clocks, days, starts, offset = [], [], [], [], 0
     for year in years:
         count = int(np.floor(year.span_s / step_s + 1e-9)) + 1
-        t_s = np.arange(count) * step_s
+        t_s = np.arange(count, dtype=np.float64) * step_s
         parts.append(year.at(t_s))
         day = year.day_of_year(t_s)
         clocks.append(np.stack([np.sin(2 * np.pi * day), np.cos(2 * np.pi * day)], axis=1))

@@ -237,7 +237,7 @@ def _hourly(path: Path, data: Any, zone_h: float, *, row_ends_hour: bool, first_
     columns["humidity"] = 0.01 * columns["humidity"]
     if row_ends_hour:
         columns["radiation"] = _begun(columns["radiation"])
-    t_s = (np.arange(len(columns["radiation"])) + float(row_ends_hour) - zone_h) * _HOUR_S
+    t_s = (np.arange(len(columns["radiation"]), dtype=np.float64) + float(row_ends_hour) - zone_h) * _HOUR_S
     begins = np.datetime64("2001-01-01T00:00:00", "ms")
     return checked(str(path), t_s, columns, begins=begins, first_row=first_row, mean_radiation=True)
 

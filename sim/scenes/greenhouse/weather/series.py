@@ -52,7 +52,8 @@ class Series:
     def day_of_year(self, t_s: Array) -> Array:
         """Day of the year at instants after the first row, 1.0 = 1 January 00:00 UTC."""
         instants = self.begins + np.round(1e3 * np.asarray(t_s)).astype("timedelta64[ms]")
-        return 1.0 + (instants - instants.astype("datetime64[Y]")) / np.timedelta64(1, "s") / DAY_S
+        since = (instants - instants.astype("datetime64[Y]")).astype("timedelta64[ms]").astype(np.float64)
+        return 1.0 + since / (1e3 * DAY_S)
 
     def at(self, t_s: Array) -> Array:
         """Values (T, 5) at instants after the first row: linear, except means, which hold for their whole step."""

@@ -86,7 +86,7 @@ def generate(climate: str, seed: int, days: int = 365) -> Series:
     if climate not in CLIMATES:
         raise NotFoundError("climate", climate, CLIMATES)
     c, rng = CLIMATES[climate], np.random.default_rng(seed)
-    t_s = np.arange(round(days * _DAY_S / STEP_S) + 1) * STEP_S
+    t_s = np.arange(round(days * _DAY_S / STEP_S) + 1, dtype=np.float64) * STEP_S
     day = t_s / _DAY_S
     elevation = np.clip(_sine_of_elevation(day, c), 0.0, None)
     clear_sky = 1098.0 * elevation * np.exp(-0.057 / np.maximum(elevation, 1e-3))
