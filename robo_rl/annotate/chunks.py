@@ -19,6 +19,7 @@ from hardware.log.mcapfile import BrokenFile, read_index
 from hardware.log.reader import Log
 
 _RECORD_BYTES, _MESSAGE_BYTES = 9, 22  # opcode and length; channel, sequence, log time, publish time
+_MESSAGE_INDEX = b"\x07"
 _ENTRY = np.dtype([("t_ns", "<u8"), ("offset", "<u8")])
 KEPT_CHUNKS = 12
 """Unpacked chunks kept for the next request."""
@@ -63,7 +64,10 @@ class Chunks:
         return sorted(found, key=lambda p: (p.start_ns, p.file, p.number))
 
     def entries(self, place: Place, channel_ids: Iterable[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Log times (T,) of the messages of some channels in a chunk, and where each begins in the unpacked chunk."""
+        """Log times (T,) of the messages of some channels in a chunk, and where each begins in the unpacked chunk.
+
+        Raises BrokenFile for an index that points outside of its chunk.
+        """
         chunk = self._indexes[place.file][place.number]
         parts = []
         for channel in channel_ids:
@@ -72,11 +76,18 @@ class Chunks:
                 continue
             head = os.pread(self._streams[place.file], _RECORD_BYTES + 6, at)
             size = int.from_bytes(head[11:15], "little")
-            parts.append(np.frombuffer(os.pread(self._streams[place.file], size, at + len(head)), _ENTRY))
+            raw = os.pread(self._streams[place.file], size, at + len(head))
+            if len(raw) < size or size % _ENTRY.itemsize or head[:1] != _MESSAGE_INDEX:
+                raise BrokenFile(self._files[place.file], f"the message index at byte {at}")
+            parts.append(np.frombuffer(raw, _ENTRY))
         if not parts:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         found = np.concatenate(parts)
         found = found[np.lexsort((found["offset"], found["t_ns"]))]
+        if (found["offset"] + _RECORD_BYTES + _MESSAGE_BYTES > chunk.uncompressed_size).any():
+            raise BrokenFile(
+                self._files[place.file], f"a message index of the chunk at byte {chunk.chunk_start_offset}"
+            )
         return found["t_ns"].astype(np.int64), found["offset"].astype(np.int64)
 
     def unpacked(self, place: Place, *, keep: bool = True) -> NDArray[np.uint8]:

@@ -201,7 +201,7 @@ class Signals:
         if not places or topic.store is None:
             return
         _, offsets = self._chunks.entries(places[0], topic.channel_ids[places[0].file])
-        cdr = message_at(self._chunks.unpacked(places[0]), int(offsets[0]))
+        cdr = message_at(self._chunks.unpacked(places[0]), int(offsets[0])) if len(offsets) else b""
         try:
             layout = layout_of(topic.store, topic.type.name, cdr)
         except ValueError:

@@ -1,6 +1,8 @@
 """What the annotation page shows: pyramids that lose no spike, numbers at the right offsets, pictures, poses, rules."""
 
+import contextlib
 import math
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from support.annotate_log import CRASH_S, START_NS, write_flight
 from support.log_samples import random_messages, write
 
 from hardware.annotation import AnnotationStore
-from hardware.errors import BadInput, NotFoundError
+from hardware.errors import BadInput, NotFoundError, RoboError
 from hardware.log.reader import Log
 from hardware.log.types import encode, new_message, standard_store
 from hardware.log.writer import LogWriter
@@ -382,3 +384,37 @@ def test_a_file_without_index_is_refused_with_the_way_out(tmp_path: Path) -> Non
         writer.finish()
     with pytest.raises(BadInput, match="has no message index; make a copy that has: robo-rl log recover"):
         Chunks(open_log(tmp_path / "x.mcap"))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6))
+def test_a_damaged_file_is_refused_or_read(damaged: bytes, changes: list[tuple[float, int]]) -> None:
+    """Any bytes changed anywhere: our own error or numbers, never a crash and never a reader that hangs."""
+    data = bytearray(damaged)
+    for place, byte in changes:
+        data[min(len(data) - 1, int(place * len(data)))] = byte
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.mcap"
+        file.write_bytes(data)
+        try:
+            log = open_log(file)
+            chunks = Chunks(log)
+            signals = Signals(log, chunks)
+        except RoboError:
+            return
+        try:
+            signals.request(list(signals.catalogue)[:5])
+            signals.wait(20)
+            frames = Frames(log, chunks)
+            for topic in frames.topics:
+                with contextlib.suppress(RoboError):
+                    frames.frame(topic, START_NS)
+        finally:
+            signals.close()
+            chunks.close()
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small file, to be damaged."""
+    folder = write_flight(tmp_path_factory.mktemp("small") / "flight", 0.3)
+    return next(folder.glob("*.mcap")).read_bytes()

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -284,3 +285,35 @@ def test_marks_of_another_log_are_told_and_not_touched(log: Path, tmp_path: Path
             assert status == 400
             assert b"this log is sha256:" in body
         assert client.get("/api/log")["name"] == "flight"
+
+
+def test_what_is_missing_is_named_in_one_line(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from robo_rl.cli import main
+
+    monkeypatch.delitem(sys.modules, "robo_rl.annotate.server")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["annotate", str(log), "--no-browser"]) == 1
+    said = capsys.readouterr().err
+    assert said == "robo-rl: annotate: needs the package 'uvicorn'; pip install 'robo_rl[annotate]'\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "70000"], "--port 70000; expected 0 to 65535"),
+        (["--author", "a b"], "author 'a b'"),
+        (["--export", "marks.xml"], "a name that ends in .json or .csv"),
+        (["--merge", "/nowhere.jsonl"], "No such file"),
+    ],
+)
+def test_mistakes_of_the_command_get_one_line(
+    log: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from robo_rl.cli import main
+
+    assert main(["annotate", str(log), "--no-browser", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
