@@ -178,8 +178,8 @@ def test_noisy_forecasts_err_by_the_root_of_the_lead_and_keep_their_errors() -> 
 
 def params_of(count: int, **changed: float) -> dict[str, Tensor]:
     env_params = scene_entry(SCENE).spec(LettuceConfig()).params
-    names = {n: p.nominal for n, p in env_params.items() if p.group == "sensors"}
-    return {n: torch.full((count,), changed[n] if n in changed else v) for n, v in names.items()}
+    values = {n: p.nominal for n, p in env_params.items() if p.group == "sensors"} | changed
+    return {n: torch.full((count,), v) for n, v in values.items()}
 
 
 def test_sensors_show_noise_bias_gain_drift_and_delay() -> None:
