@@ -1,5 +1,6 @@
 """The annotation page's server as any program on this machine meets it: who is refused, and what is answered."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -14,6 +15,7 @@ from urllib.parse import urlencode, urlsplit
 import numpy as np
 import pytest
 from support.annotate_log import START_NS, write_flight
+from support.annotate_page import Served
 
 from hardware.annotation import AnnotationStore, annotations, folder_of
 
@@ -317,3 +319,39 @@ def test_mistakes_of_the_command_get_one_line(
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [3, 40])
+def test_a_kill_in_the_middle_loses_no_acknowledged_mark(log: Path, tmp_path: Path, after: int) -> None:
+    """Two writers set marks as fast as they can; after so many answers the server is killed without warning."""
+    (tmp_path / "f").symlink_to(log, target_is_directory=True)
+    served = Served(tmp_path / "f")
+    address = urlsplit(served.url)
+    acknowledged: list[str] = []
+    enough = threading.Event()
+
+    def write(author: str) -> None:
+        headers = {"X-Token": address.query.removeprefix("token="), "Content-Type": "application/json"}
+        headers["Origin"] = f"http://{address.netloc}"
+        connection = http.client.HTTPConnection("127.0.0.1", address.port or 0, timeout=30)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for i in range(10_000):
+                mark = {"op": "add", "kind": "note", "t0": i, "label": "x", "author": author}
+                connection.request("POST", "/api/marks", json.dumps(mark), headers)
+                acknowledged.append(json.loads(connection.getresponse().read())["id"])
+                if len(acknowledged) >= after:
+                    enough.set()
+        enough.set()
+
+    writers = [threading.Thread(target=write, args=(a,)) for a in ("anna", "ben")]
+    for w in writers:
+        w.start()
+    assert enough.wait(60)
+    served.kill()
+    for w in writers:
+        w.join(60)
+    kept = {m.id for m in annotations(tmp_path / "f")}
+    assert len(acknowledged) >= after
+    assert set(acknowledged) <= kept
+    assert len(kept) <= len(acknowledged) + len(writers)
