@@ -161,12 +161,29 @@ def _finish(args: Args, config: RunConfig, run_dir: Any, result: Any, trainee: A
         job.write_evaluation_into(run_dir.policy, evaluation)
         outcome |= {k: evaluation[k] for k in ("return_mean", "success_rate", "success_ci95")}
         outcome["evaluation"] = evaluation
+        _draw_episode(config, run_dir)
     draw_curves(run_dir.metrics, run_dir.path / "curves.png", f"{config.scene}, seed {config.seed}")
     runs.write_json(run_dir.done, outcome)
     rate = outcome["env_steps_per_s"]
     said = "" if outcome["success_rate"] is None else f", success {outcome['success_rate']:.1%}"
     print(f"{result.env_steps:,} steps in {result.wall_s:.1f} s ({rate:,.0f}/s){said}; policy {run_dir.policy}")
     return outcome
+
+
+def _draw_episode(config: RunConfig, run_dir: Any) -> None:
+    """One episode under the policy and the classical controller, as `episode.png`, of scenes that draw theirs."""
+    from controllers.artifact import PolicyArtifact
+    from robo_rl.commands.eval import baseline_law
+    from robo_rl.evaluate import law_of
+    from sim.registry import make_env, scene_entry
+
+    entry = scene_entry(config.scene)
+    if entry.picture is None:
+        return
+    artifact = PolicyArtifact.load(run_dir.policy)
+    make = lambda: make_env(config.scene, 1, family="nominal", seed=0, config=config.scene_config)  # noqa: E731
+    laws = {"policy": lambda env: law_of(artifact), "baseline": baseline_law(entry.baseline)}
+    entry.picture(run_dir.path / "episode.png", make, laws, f"{config.scene}, seed {config.seed}, nominal")
 
 
 def _config_of(args: Args) -> RunConfig:
