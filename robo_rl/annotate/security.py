@@ -52,8 +52,9 @@ class Guard:
             return "this server answers to its own loopback address only"
         if origin is not None and origin not in {f"http://{h}" for h in self._hosts}:
             return "requests from other pages are refused"
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return "requests from other sites are refused"
+        link = scope["path"] == "/" and scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") and not link:
+            return "requests from other sites are refused"  # a link to the page, as in a report, needs the token only
         if scope["method"] == "POST":
             if origin is None or headers.get("content-type", "").split(";")[0] != "application/json":
                 return "a change must come from the page itself, as JSON"

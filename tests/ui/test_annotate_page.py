@@ -13,6 +13,7 @@ from support.browser import chromium
 from hardware.annotation import annotations, folder_of
 from robo_rl.annotate.session import open_log
 
+pytest.importorskip("uvicorn", reason="needs the extra [annotate]")
 pytestmark = [pytest.mark.ui, pytest.mark.slow]
 LENGTH_S = 45.0
 
@@ -299,6 +300,21 @@ def test_playing_stepping_and_snapping(browser: Any, log: Path, servers: ExitSta
     assert page.js("document.getElementById('live').textContent") == "● human 1.00 s"
     page.press(Keys.ESCAPE)
     assert page.js("document.getElementById('live').textContent") == ""
+
+
+def test_links_of_a_report_lead_to_the_place(browser: Any, log: Path, servers: ExitStack, tmp_path: Path) -> None:
+    """From a file on the disk, as reports are, to the page with the token; and on the open page by its fragment."""
+    served = serve(servers, log)
+    report = tmp_path / "report.html"
+    report.write_text(f'<a id="worst" href="{served.url}#t=12.5,13">worst window</a>')
+    browser.get(report.as_uri())
+    browser.find_element("id", "worst").click()
+    page = Page.__new__(Page)
+    page.browser = browser
+    page.until("document.body.dataset.ready === '1' && annotator.S.cursor === 12.5e9")
+    assert page.js("annotator.S.t0 <= 12e9 && annotator.S.t1 >= 13.5e9 && annotator.S.t1 - annotator.S.t0 < 5e9")
+    browser.execute_script("location.hash = '#t=3'")
+    page.until("annotator.S.cursor === 3e9")
 
 
 def test_pictures_tracks_and_pose_are_painted(browser: Any, log: Path, servers: ExitStack) -> None:

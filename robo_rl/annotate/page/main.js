@@ -170,6 +170,15 @@ async function fetchMarks() {
   fetchMarks();
 }
 
+/** Shows the place that the address names: #t=12.5 or #t=12.5,13.5, in seconds. */
+function follow() {
+  const at = new URLSearchParams(location.hash.slice(1)).get("t")?.split(",").map(Number);
+  if (!at?.every(Number.isFinite)) return;
+  const end = at[1] ?? at[0], around = Math.max(1, end - at[0]);
+  view((at[0] - around) * 1e9, (end + around) * 1e9);
+  seek(at[0] * 1e9);
+}
+
 async function start() {
   S.log = await json("/api/log");
   document.title = `${S.log.name} · annotate`;
@@ -187,12 +196,9 @@ async function start() {
   useKeys();
   marking.whenSaved(fetchMarks);
   tiers.usePointer((id, changes) => marking.operate({ op: "replace", id, ...changes }));
-  const at = new URLSearchParams(location.hash.slice(1)).get("t")?.split(",").map(Number);
-  if (at?.every(Number.isFinite)) {
-    const end = at[1] ?? at[0], around = Math.max(1, end - at[0]);
-    view((at[0] - around) * 1e9, (end + around) * 1e9);
-    seek(at[0] * 1e9);
-  } else view(0, S.log.duration_ns);
+  view(0, S.log.duration_ns);
+  follow();
+  addEventListener("hashchange", follow);
   emit("tracks", "marks", "open", "cursor");
   listen(heard, (message) => marking.say(`${GONE}: ${message}`, true));
   document.body.dataset.ready = "1";
