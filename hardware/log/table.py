@@ -2,6 +2,7 @@
 
 import keyword
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -91,11 +92,15 @@ class Table:
         return field_names(self.columns)
 
     def rows(self) -> Iterator[Row]:
-        """The messages, by instant."""
+        """The messages, by instant; raises BadInput for a value that its field cannot hold, as a stamp after 2038."""
         order = np.argsort(self.t_ns, kind="stable")
         encode = self._into_standard() if self.type else self._into_made()
         for i in order.tolist():
-            yield Row(int(self.t_ns[i]), self.topic, encode(i))
+            try:
+                cdr = encode(i)
+            except (struct.error, ValueError, TypeError, OverflowError) as e:
+                raise BadInput(f"{self.topic}: row {i} at {int(self.t_ns[i])} ns cannot be stored ({e})") from e
+            yield Row(int(self.t_ns[i]), self.topic, cdr)
 
     def _into_made(self) -> Any:
         name, store = self.message_type.name, store_of(self.message_type)
