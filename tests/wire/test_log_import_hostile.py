@@ -340,7 +340,7 @@ def test_databases_run_nothing(tmp_path: Path) -> None:
         ("crazyflie", crazyflie_log([(2**63, 1.0, 1)]), "beyond the year 2262"),
         ("openigtlink", struct.pack(">H12s20sIIQQ", 1, b"IMAGE", b"x", 0, 0, 2**63, 0), f"{2**63} bytes claimed"),
         ("plus", plus_sequence().replace(b"_Timestamp = 101.5", b"_Timestamp = x"), "Timestamp is not"),
-        ("plus", plus_sequence().replace(b"_Timestamp = 101.5", b"_Timestamp = 3e9"), "row 1 at 3000000000000000000 ns"),
+        ("plus", plus_sequence().replace(b"_Timestamp = 101.5", b"_Timestamp = 3e9"), "row 1 at 30000000000"),
         ("plus", plus_sequence().replace(b"Seq_Frame0001", b"Seq_Frame0009"), "frames are missing between 0 and 9"),
         ("plus", plus_sequence().replace(b" 10 1 0 0 0 0 0 1", b" nan 1 0 0 0 0 0 1"), "is not 16 finite numbers"),
         ("plus", plus_sequence()[:-1], "23 bytes of pixels, DimSize says 24"),
