@@ -53,7 +53,7 @@ function paintList() {
   $("marks").replaceChildren(...list.slice(0, MOST_ROWS).map(row));
   $("marks").querySelector(".selected")?.scrollIntoView({ block: "nearest" });
   const drafts = S.marks.filter((m) => m.status === "draft").length;
-  $("counts").textContent = `${list.length} marks` + (S.filter ? " found" : "") +
+  $("counts").textContent = `${list.length} ${list.length === 1 ? "mark" : "marks"}` + (S.filter ? " found" : "") +
     (drafts ? ` · ${drafts} drafts` : "") + (S.conflicts.size ? ` · ${S.conflicts.size} in conflict` : "");
 }
 

@@ -13,10 +13,10 @@ export function paintTrace(c, shown, column, width, top, tall) {
   const n = shown.count, at = column * (4 + 2 * n), d = shown.data;
   let low = Infinity, high = -Infinity;
   for (let k = at + 4; k < at + 4 + 2 * n; k += 2) {
-    if (d[k] < low) low = d[k];
-    if (d[k + 1] > high) high = d[k + 1];
+    if (d[k] < low && d[k] !== -Infinity) low = d[k];
+    if (d[k + 1] > high && d[k + 1] !== Infinity) high = d[k + 1];
   }
-  if (low > high) {
+  if (!(low <= high)) {
     const seen = [d[at + 1], d[at + 3]].filter(Number.isFinite);
     if (!seen.length) return;
     low = Math.min(...seen); high = Math.max(...seen);

@@ -6,7 +6,7 @@ import { S, on, seconds } from "./state.js";
 import { paintTrace, short } from "./trace.js";
 
 const canvas = document.getElementById("tracks");
-const AXIS = 18, NUMBERS = 36; // pixels for the axis and for the range of a row
+const AXIS = 18, NUMBERS = 36, TALLEST = 160; // pixels: the axis, a row's range, a row
 let shown = null; // {t0, t1, tracks, count, data}: the newest answer
 let busy = false, stale = false;
 let values = {};
@@ -75,7 +75,7 @@ function paint() {
   paintCursor(c, width, height);
 }
 
-const rowHeight = (height) => (height - AXIS) / Math.max(1, S.tracks.length);
+const rowHeight = (height) => Math.min(TALLEST, (height - AXIS) / Math.max(1, S.tracks.length));
 
 function paintLayer() {
   const frame = begin(layer, canvas);
