@@ -105,3 +105,15 @@ def test_clocks_of_different_makers_agree_on_the_instant() -> None:
     readings = [c.now_ns() for c in clocks]
     took = time.monotonic_ns() - begin
     assert max(readings) - min(readings) < took + 1_000_000
+
+
+def test_scaled_clocks_of_several_processes_agree_by_their_origin() -> None:
+    """Made at different times, they show the same instant; without an origin they would be apart by the scale."""
+    origin = time.time_ns()
+    first = MonotonicClock(1000.0, origin)
+    time.sleep(0.02)
+    second = MonotonicClock(1000.0, origin)
+    before, between, after = first.now_ns(), second.now_ns(), first.now_ns()
+    slack = 50_000_000_000  # 50 ms of real time: two wall clock readings on a busy machine
+    assert before - slack <= between <= after + slack
+    assert before >= origin + 15_000_000_000

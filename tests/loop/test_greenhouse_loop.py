@@ -271,7 +271,8 @@ def test_the_check_finds_a_fail_safe_that_was_never_left() -> None:
     ]
     states = [weather(60 * i, status=w) for i, w in enumerate(words)]
     assert judge(states)["failsafe"] == [{"at_h": 0.02, "cause": "watchdog", "left_after_s": 120}]
-    stuck = [*states, *(weather(60 * i, status="armed local") for i in range(4, 60))]
-    assert judge(stuck)["violations"] == []  # at the end of a run it belongs there
+    after = lambda words: [weather(60 * i, status=words) for i in range(4, 60)]  # noqa: E731
+    assert judge([*states, *after("armed local")])["violations"] == ["fail-safe entered at 0.07 h was not left"]
+    assert judge([*states, *after("local")])["violations"] == []  # after the end of a run it belongs there
     partial = [replace(s, signals={"co2": np.array(1.0)}) for s in states]
     assert judge(partial) == {"violations": [], "interlocks": {}, "failsafe": []}

@@ -21,8 +21,8 @@ from hardware.spec import RobotSpec, load_spec
 SETTLED_S = {"heat": 4.5 * climate.HEAT_LAG_S, "vent": climate.VENT_STROKE_S + 60.0, "co2": 60.0}
 """Time after which an actuator must be where an interlock wants it."""
 TOLERANCE = 0.02
-LEAVE_S = 300.0
-"""Time after which remote control must be back once link and key are."""
+LEAVE_S = 600.0
+"""A stay in fail-safe that lasts so long at the end of a recording is one that was never left."""
 FAILSAFE = frozenset({"watchdog_tripped", "local"})
 
 
@@ -62,22 +62,22 @@ def _whole(states: Sequence[RobotState]) -> list[RobotState]:
 
 
 def _failsafe(states: Sequence[RobotState]) -> list[dict[str, Any]]:
-    """Every stay at the PLC's own control between the first and the last remote state."""
-    remote = [i for i, s in enumerate(states) if _remote(s)]
-    if not remote:
-        return []
+    """Every stay at the PLC's own control after the first remote state, while the run still wanted to act."""
     stays: list[dict[str, Any]] = []
-    inside = states[remote[0] : remote[-1] + 1]
     since: RobotState | None = None
-    for state in inside:
-        if since is None and state.status & FAILSAFE:
-            since = state
-            cause = "watchdog" if "watchdog_tripped" in state.status else "restart or key"
-            stays.append({"at_h": _hours(states, state), "cause": cause, "left_after_s": None})
-        elif since is not None and _remote(state):
+    last_s, acted = 0.0, False
+    for state in states:
+        acted = acted or _remote(state)
+        if since is not None and _remote(state):
             stays[-1]["left_after_s"] = round((state.t_ns - since.t_ns) / 1e9)
             since = None
-    return stays
+        elif since is not None and "armed" in state.status:
+            last_s = (state.t_ns - since.t_ns) / 1e9
+        elif since is None and acted and "armed" in state.status and state.status & FAILSAFE:
+            since, last_s = state, 0.0
+            cause = "watchdog" if "watchdog_tripped" in state.status else "restart or key"
+            stays.append({"at_h": _hours(states, state), "cause": cause, "left_after_s": None})
+    return stays if since is None or last_s > LEAVE_S else stays[:-1]  # cut short by the end of the run
 
 
 def _remote(state: RobotState) -> bool:
