@@ -84,6 +84,7 @@ class BatchEnv:
         like = torch.zeros(1, device=self.device)
         self._limits = task.interface.mode.limits.on(like)
         self._scale = torch.tensor([f.scale for f in task.interface.action], device=self.device)
+        self._offset = torch.tensor([f.offset for f in task.interface.action], device=self.device)
         self._start = task.interface.start((self.num_envs,), like)
         if (first := getattr(task, "start_command", None)) is not None:
             self._start = self._start._replace(command=first.expand_as(self._start.command).clone())
@@ -92,7 +93,9 @@ class BatchEnv:
         """What tensors (N, K) that carry gradients pass through after every step, for instance to bound adjoints."""
         self._groups = [*task.interface.group_sizes, "critic"]
         # Numbers of rows change with every end of an episode, and torch.compile would start anew for each.
-        self._watch = prepared(self._watch_flat, "traced" if engine == "compiled" else engine)
+        recorded = "traced" if engine == "compiled" else engine
+        self._watch = prepared(self._watch_flat, recorded)
+        self._guard = prepared(self._guard_flat, recorded)
         self.age = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
         """(N,) steps since each episode began."""
         self.reset(seed)
@@ -180,15 +183,18 @@ class BatchEnv:
 
     def _move(self, action: Tensor) -> Verdict:
         """Guard, dynamics and judgement under actions (N, A)."""
-        last = self._memory.command
-        sent = limit_command(self.interface.command(action), last, self._limits, self._dt_s)
+        sent, now, before = self._guard(action, self._memory.command)
         self._memory = self.interface.remember(self._memory, sent)
         self.task.advance(sent, self._generator)
         if self.boundary is not None and torch.is_grad_enabled():
             self._pass(self.boundary)
         self.age = self.age + 1
-        offset = self._start.command
-        return self.task.judge((sent - offset) / self._scale, (last - offset) / self._scale, self.age)
+        return self.task.judge(now, before, self.age)
+
+    def _guard_flat(self, action: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The command that the guard lets through, and it and the last one as actions: a pure function of tensors."""
+        sent = limit_command(self.interface.command(action), last, self._limits, self._dt_s)
+        return sent, (sent - self._offset) / self._scale, (last - self._offset) / self._scale
 
     def _over(self, verdict: Verdict) -> tuple[Tensor, Tensor]:
         """(N,) bool: ended by time; and the rows that have ended."""
