@@ -91,7 +91,7 @@ def _marks(
     if "outcome" not in said:
         return [episode]
     outcome = {"id": said["outcome_id"], "kind": "outcome", "label": said["outcome"]}
-    return [episode, _mark(log, outcome, episode.t1_ns, episode.t1_ns, {}, episode.id)]
+    return [episode, _mark(log, outcome, episode.t0_ns, episode.t1_ns, {}, episode.id)]
 
 
 def _mark(

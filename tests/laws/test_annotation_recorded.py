@@ -43,7 +43,7 @@ def test_episodes_outcomes_and_events(tmp_path: Path) -> None:
     assert len(marks) == 5
     episode, outcome, cut = marks[IDS[0]], marks[IDS[2]], marks[IDS[3]]
     assert (episode.kind, episode.t0_ns, episode.t1_ns) == ("episode", 1 * SECOND, 5 * SECOND)
-    assert (outcome.kind, outcome.label, outcome.episode, outcome.t0_ns) == ("outcome", "success", IDS[0], 5 * SECOND)
+    assert (outcome.kind, outcome.label, outcome.episode, outcome.t1_ns) == ("outcome", "success", IDS[0], 5 * SECOND)
     assert (cut.t0_ns, cut.t1_ns, cut.value) == (
         7 * SECOND, 20 * SECOND, {"operator": "anna", "end": "the recording ended"}
     )  # fmt: skip
