@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robo_rl import recipes
+from robo_rl import recipe
 from robo_rl.config import RunConfig
 from robo_rl.contexts import grid
 from robo_rl.pendulum import PendulumFamily
@@ -47,7 +47,7 @@ def earned(strategy: Any, seed: int, size: Size) -> tuple[float, float, list[flo
     steps = size.source_steps * (size.sources if strategy == "multitask" else 1)
     algo = dataclasses.replace(ALGO, warmup_steps=size.warmup)
 
-    def start(number: int) -> recipes.Trainee:
+    def start(number: int) -> recipe.Trainee:
         inside = RunConfig("pendulum/family", seed=child_seed(seed, "source", number), num_envs=NUM_ENVS, algo=algo)
         return sac.prepare(dataclasses.replace(inside, linear="torch"), env)
 

@@ -14,12 +14,12 @@ from controllers.artifact import Card, PolicyArtifact, write_artifact
 from controllers.interface import Interface
 from hardware.errors import BadInput
 from hardware.spec import load_spec
-from robo_rl import checkpoint, recipes, runs
+from robo_rl import checkpoint, runs
 from robo_rl.config import RunConfig, from_plain
 from robo_rl.distributed import Group
 from robo_rl.evaluate import check_fits, law_of, run_episodes, summarise
 from robo_rl.export_policy import export_policy
-from robo_rl.recipes import Trainee, recipe
+from robo_rl.recipe import Trainee, check, recipe, resolve
 from robo_rl.training import restore
 from sim.registry import make_env, ranges_path, scene_entry
 
@@ -48,7 +48,7 @@ def config_of(raw: Mapping[str, Any]) -> RunConfig:
 
 def resolved(config: RunConfig) -> tuple[RunConfig, float]:
     """The configuration with every automatic choice made, so that its dump repeats the run; and oneDNN's gain."""
-    linear, gain = recipes.resolve(config)
+    linear, gain = resolve(config)
     return dataclasses.replace(config, linear=linear), gain
 
 
@@ -84,7 +84,7 @@ def start(config: RunConfig, group: Group = Group(), resume: Path | None = None)
         device=device,
         config=config.scene_config,
     )
-    recipes.check(config)
+    check(config)
     data = Path(config.data) if config.data else None
     trainee = recipe(config.algorithm).prepare(dataclasses.replace(config, device=device), env, group, data)
     if resume is None:

@@ -48,7 +48,7 @@ class Learner(Protocol):
 
 
 class Offline:
-    """Gradient steps on a data set; see robo_rl.recipes.Trainee. Progress is counted in gradient steps."""
+    """Gradient steps on a data set; see robo_rl.recipe.Trainee. Progress is counted in gradient steps."""
 
     def __init__(
         self, learner: Learner, table: Batch, norm: RunningNorm, *, batch: int, every: int, anneal_steps: int, seed: int

@@ -9,7 +9,7 @@ from hardware.errors import RoboError
 from robo_rl import job
 from robo_rl.config import RunConfig, read_yaml
 from robo_rl.distributed import forget_group, join, leave, start_peers
-from robo_rl.recipes import Trainee
+from robo_rl.recipe import Trainee
 from robo_rl.runs import RunDir
 from robo_rl.sinks import Progress, Sink, TensorBoardSink
 from robo_rl.training import Budget, Result, train

@@ -12,7 +12,7 @@ from hardware.errors import BadInput, RoboError
 from robo_rl import checkpoint
 from robo_rl.config import RunConfig, fixed_part, to_plain
 from robo_rl.distributed import Group
-from robo_rl.recipes import Trainee
+from robo_rl.recipe import Trainee
 from robo_rl.runs import RunDir
 from robo_rl.sinks import CsvSink, Sink
 

@@ -17,7 +17,7 @@ from tyro.conf import Positional, Suppress, arg
 from hardware.errors import BadInput, NotFoundError
 from robo_rl.cli import Outcome
 from robo_rl.config import PPOConfig, RunConfig, fixed_part, read_yaml, to_plain, write_yaml
-from robo_rl.recipes import check
+from robo_rl.recipe import check
 
 NESTED = True
 """Options of nested configurations keep their prefix: `--algo.learning-rate`."""

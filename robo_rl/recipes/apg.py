@@ -27,7 +27,7 @@ DATA: Literal["none", "optional", "required"] = "none"
 
 
 class Unrolled:
-    """Everything that evolves while APG trains; see robo_rl.recipes.Trainee."""
+    """Everything that evolves while APG trains; see robo_rl.recipe.Trainee."""
 
     def __init__(
         self, config: ApgConfig, env: Any, obs: Tensor, actor: TanhPolicy | TrackingPolicy, *, compiled: bool = False

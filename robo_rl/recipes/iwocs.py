@@ -60,7 +60,7 @@ class Specialist:
 
 
 class Rounds:
-    """Everything that evolves during the search; see robo_rl.recipes.Trainee. It counts as done when settled."""
+    """Everything that evolves during the search; see robo_rl.recipe.Trainee. It counts as done when settled."""
 
     def __init__(self, config: RunConfig, env: Any, make: Make, contexts: Tensor) -> None:
         """`contexts` (P, 1 + C): the nominal world, then the candidates."""

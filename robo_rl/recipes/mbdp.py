@@ -77,7 +77,7 @@ class Record:
 
 
 class Offline:
-    """Everything that evolves while models and policy learn; see robo_rl.recipes.Trainee. Steps are gradient steps."""
+    """Everything that evolves while models and policy learn; see robo_rl.recipe.Trainee. Steps are gradient steps."""
 
     def __init__(self, config: MbdpConfig, record: Record, env: Any, seed: int) -> None:
         self.config, self.record, self.step = config, record, largest_step(env)

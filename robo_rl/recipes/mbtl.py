@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from hardware.errors import BadInput
-from robo_rl import recipes
+from robo_rl import recipe
 from robo_rl.algorithms.mbtl import choose
 from robo_rl.config import RunConfig
 from robo_rl.contexts import Act, Make, grid, present, returns_in, set_contexts, task_of
@@ -50,13 +50,13 @@ DATA: Literal["none", "optional", "required"] = "none"
 
 
 class Sources:
-    """Everything that evolves while one policy after the other is trained; see robo_rl.recipes.Trainee."""
+    """Everything that evolves while one policy after the other is trained; see robo_rl.recipe.Trainee."""
 
     def __init__(
         self,
         config: MbtlConfig,
         env: Any,
-        start: Callable[[int], recipes.Trainee],
+        start: Callable[[int], recipe.Trainee],
         make: Make,
         contexts: Tensor,
         places: Tensor,
@@ -72,7 +72,7 @@ class Sources:
         self.finished: list[dict[str, Any]] = []
         """Parameters and normaliser of each finished policy."""
         self.promised, self.before, self.updates = math.nan, 0, 0
-        self.inner: recipes.Trainee | None = None
+        self.inner: recipe.Trainee | None = None
 
     @property
     def env_steps(self) -> int:
@@ -107,14 +107,14 @@ class Sources:
         draw = np.random.default_rng(child_seed(self.seed, "contexts", len(self.trained)))
         return int(draw.choice(rest)), math.nan
 
-    def _begin(self) -> recipes.Trainee:
+    def _begin(self) -> recipe.Trainee:
         """A fresh inner training in the context chosen last, or in all of them."""
         everywhere = self.config.strategy == "multitask"
         set_contexts(self.env, self.contexts if everywhere else self.contexts[:, [self.trained[-1]]])
         self.inner = self.start(len(self.trained))
         return self.inner
 
-    def keep(self, inner: recipes.Trainee) -> list[float]:
+    def keep(self, inner: recipe.Trainee) -> list[float]:
         """Tries a policy in every context and keeps it with what it earns."""
         net, norm = inner.policy()
         seed = child_seed(self.seed, "transfer")
@@ -182,11 +182,11 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     contexts, places = grid(env.spec, nominal, algo.params, algo.points)
     own = default_config(config.scene, getattr(config.scene_config, "mode", None), algo.inner).algo
 
-    def start(number: int) -> recipes.Trainee:
+    def start(number: int) -> recipe.Trainee:
         seed = child_seed(config.seed, "source", number)
         inside = dataclasses.replace(config, algorithm=algo.inner, algo=own, seed=seed)
-        recipes.check(inside)
-        return recipes.recipe(algo.inner).prepare(inside, env, group, None)
+        recipe.check(inside)
+        return recipe.recipe(algo.inner).prepare(inside, env, group, None)
 
     return Sources(algo, env, start, make, contexts.to(config.device), places, config.seed)
 
@@ -194,7 +194,7 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
 def check(config: RunConfig) -> None:
     """Raises BadInput with one line for values that cannot work together."""
     a: MbtlConfig = config.algo
-    if a.inner in ("mbtl", "iwocs") or recipes.recipe(a.inner).DATA == "required":
+    if a.inner in ("mbtl", "iwocs") or recipe.recipe(a.inner).DATA == "required":
         raise BadInput(f"algo.inner = '{a.inner}'; expected an algorithm that trains in an environment, such as apg")
     if not a.params:
         raise BadInput("algo.params is empty; name the parameters of the scene that span the contexts")

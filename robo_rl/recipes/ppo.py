@@ -24,7 +24,7 @@ PROCESSES = True
 
 @dataclass
 class OnPolicy:
-    """Everything that evolves while PPO trains; see robo_rl.recipes.Trainee."""
+    """Everything that evolves while PPO trains; see robo_rl.recipe.Trainee."""
 
     env: Any
     learner: Learner

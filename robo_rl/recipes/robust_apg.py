@@ -38,7 +38,7 @@ DATA: Literal["none", "optional", "required"] = "none"
 
 
 class Robust(apg.Unrolled):
-    """Unrolled windows whose environments are weighted by how badly their worlds go; see robo_rl.recipes.Trainee."""
+    """Unrolled windows whose environments are weighted by how badly their worlds go; see robo_rl.recipe.Trainee."""
 
     robust = CONFIG
     score: Tensor

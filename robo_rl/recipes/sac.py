@@ -23,7 +23,7 @@ DATA: Literal["none", "optional", "required"] = "optional"
 
 
 class OffPolicy:
-    """Everything that evolves while SAC trains; see robo_rl.recipes.Trainee."""
+    """Everything that evolves while SAC trains; see robo_rl.recipe.Trainee."""
 
     def __init__(self, env: Any, learner: SacLearner, obs: Tensor, *, seed: int, prior: Transitions | None) -> None:
         config = learner.config

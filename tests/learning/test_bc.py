@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hardware.errors import BadInput
-from robo_rl import recipes
+from robo_rl import recipe
 from robo_rl.algorithms.bc import gaussian_log_likelihood, gaussian_loss, mse_loss
 from robo_rl.commands.eval import baseline_law
 from robo_rl.config import RunConfig
@@ -118,12 +118,12 @@ def test_settings_that_cannot_work_are_refused(algo: dict[str, object], message:
 
     config = RunConfig(SCENE, algorithm="bc", data="x", algo=dataclasses.replace(SMALL, **algo))
     with pytest.raises(RoboError, match=message):
-        recipes.check(config)
+        recipe.check(config)
 
 
 def test_it_wants_data_of_its_scene(hover: DataSet, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="learns from recorded transitions: give --data DIR"):
-        recipes.check(RunConfig(SCENE, algorithm="bc", algo=SMALL))
+        recipe.check(RunConfig(SCENE, algorithm="bc", algo=SMALL))
     other = dataclasses.replace(hover, card=dataclasses.replace(hover.card, scene="quadrotor/race"))
     with pytest.raises(BadInput, match="holds transitions of quadrotor/race, not of quadrotor/hover"):
         bc.prepare(_config(write(tmp_path / "set", other)), make_env(SCENE, 1))

@@ -10,7 +10,7 @@ import torch
 from scipy import optimize
 
 from hardware.errors import BadInput
-from robo_rl import recipes
+from robo_rl import recipe
 from robo_rl.algorithms.iql import (
     IqlLearner,
     advantage_weight,
@@ -115,8 +115,8 @@ def test_going_on_from_a_checkpoint_is_the_same_run_to_the_bit(name: str, tmp_pa
     world = dataclasses.replace(scene_entry(SCENE).config, episode_s=0.5, hold_from_s=0.0)
     data = collect(SCENE, baseline_law(scene_entry(SCENE).baseline), episodes=4, noise=0.1, config=world)
     config, env = _config(write(tmp_path / "set", data), name), make_env(SCENE, 1)
-    recipes.check(config)
-    straight, first, second = (recipes.recipe(name).prepare(config, env, None, None) for _ in range(3))  # type: ignore[arg-type]
+    recipe.check(config)
+    straight, first, second = (recipe.recipe(name).prepare(config, env, None, None) for _ in range(3))  # type: ignore[arg-type]
     rows = [straight.iterate() for _ in range(4)]
     for _ in range(2):
         first.iterate()
@@ -156,4 +156,4 @@ def test_rewards_are_scaled_by_their_spread(tmp_path: Path) -> None:
 def test_settings_that_cannot_work_are_refused(algo: dict[str, object], message: str) -> None:
     config = RunConfig(SCENE, algorithm="iql", data="x", algo=dataclasses.replace(iql.CONFIG, **algo))
     with pytest.raises(BadInput, match=message):
-        recipes.check(config)
+        recipe.check(config)

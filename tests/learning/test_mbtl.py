@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hardware.errors import BadInput
-from robo_rl import recipes
+from robo_rl import recipe
 from robo_rl.algorithms.mbtl import choose, distances, expected_gain, gap_slope, gaussian_process
 from robo_rl.config import RunConfig
 from robo_rl.contexts import grid
@@ -120,7 +120,7 @@ def fresh(strategy: Any = "mbtl") -> mbtl.Sources:
     env = make(4, 0)
     contexts, places = grid(env.spec, torch.ones(2, 1), ("length",), 5)
 
-    def start(number: int) -> recipes.Trainee:
+    def start(number: int) -> recipe.Trainee:
         return sac.prepare(RunConfig("pendulum", seed=number, num_envs=4, algorithm="sac", algo=SAC), env)
 
     return mbtl.Sources(dataclasses.replace(SMALL, strategy=strategy), env, start, make, contexts, places, 0)

@@ -19,7 +19,7 @@ from robo_rl import checkpoint
 from robo_rl.config import PPOConfig, RunConfig
 from robo_rl.distributed import Group, join, leave
 from robo_rl.pendulum import PendulumEnv
-from robo_rl.recipes import check
+from robo_rl.recipe import check
 from robo_rl.recipes.ppo import OnPolicy, prepare
 from robo_rl.runs import RunDir
 from robo_rl.training import Budget, restore, train
