@@ -244,15 +244,16 @@ def help_of(key: tuple[str, ...]) -> str:
     from robo_rl.cli import main
 
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        main([*key, *_NAMED.get(key, []), "--help"])
+    for named in _NAMED.get(key, [[]]):
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            main([*key, *named, "--help"])
     return out.getvalue()
 
 
 _NAMED = {
-    ("train",): ["quadrotor/hover"],
-    ("eval",): ["zoo:quadrotor-hover"],
-    ("dataset",): ["--collect", "quadrotor/hover"],
+    ("train",): [["quadrotor/hover"], ["greenhouse/lettuce"]],
+    ("eval",): [["zoo:quadrotor-hover"]],
+    ("dataset",): [["--collect", "quadrotor/hover"]],
 }
 """What a scene's settings become flags by."""
 

@@ -96,8 +96,8 @@ class LettuceConfig:
     actuators: Literal["ideal", "real"] = "ideal"
     """Actuators that do as told, or with gain, lag, dead band and sticking."""
     success_return: float = 2.0
-    """Success: a season's return of at least this, EUR/m2; 2.0 is what a tuned set-point rule earns on the standard
-    season."""
+    """Success: a season's return of at least this, EUR/m2; 2.0 is about what a set-point rule can be tuned to on the
+    standard season."""
     prices: Prices = field(default_factory=Prices)
     """Prices."""
     bounds: Bounds = field(default_factory=Bounds)
