@@ -27,6 +27,9 @@ HUBER = 3.0
 PRIOR_STD = 0.5
 """Standard deviation of the weak prior on a parameter, in widths between its bounds: only what the data do not show
 feels it."""
+ENOUGH = 0.1
+"""Gain in the log-likelihood below which a step no longer matters: half a standard error at most, and
+steps shrink fast near the optimum."""
 MAX_WORLDS = 16384
 """Largest batch of simulated windows."""
 
@@ -180,13 +183,16 @@ def cost_of(problem: Problem, unit: Tensor, starts: Tensor, noise: Noise) -> Arr
     return torch.nan_to_num(loss, nan=np.inf, posinf=np.inf).numpy()
 
 
-def linearized(problem: Problem, unit: Tensor, starts: Tensor, noise: Noise) -> Normal:
-    """Residuals and all their derivatives from one batch of simulations: forward differences in double precision."""
-    p, z = len(problem.free), problem.start_size
+def linearized(problem: Problem, unit: Tensor, starts: Tensor, noise: Noise, *, fixed: bool = False) -> Normal:
+    """Residuals and all their derivatives from one batch of simulations: forward differences in double precision.
+
+    `fixed`: by the starts only, as if there were no free parameter.
+    """
+    p, z = 0 if fixed else len(problem.free), problem.start_size
     step_u, step_z = 1e-6, 1e-4 * problem.start_scale
     trial_u = unit.expand(1 + p + z, -1).clone()
     trial_z = starts.expand(1 + p + z, -1, -1).clone()
-    inward = torch.where(unit > 0.5, -step_u, step_u)
+    inward = torch.where(unit > 0.5, -step_u, step_u)[:p]
     for j in range(p):
         trial_u[1 + j, j] += inward[j]
     for k in range(z):
@@ -208,29 +214,40 @@ def linearized(problem: Problem, unit: Tensor, starts: Tensor, noise: Noise) -> 
 
 
 def descend(
-    problem: Problem, unit: Array, starts: Tensor, noise: Noise, *, iterations: int = 30, fixed: bool = False
+    problem: Problem,
+    unit: Array,
+    starts: Tensor,
+    noise: Noise,
+    *,
+    iterations: int = 15,
+    fixed: bool = False,
+    least: float = ENOUGH,
 ) -> Solution:
-    """Levenberg-Marquardt from one point under one noise; `fixed` moves the starts only."""
+    """Levenberg-Marquardt from one point under one noise, until a step gains less than `least`.
+
+    `fixed` moves the starts only.
+    """
     u, z = torch.tensor(unit, dtype=torch.float64), starts
     cost = float(cost_of(problem, u[None], z[None], noise)[0])
     damping, normal, done = 1e-3, None, 0
     while done < iterations:
         done += 1
-        normal = linearized(problem, u, z, noise)
+        normal = linearized(problem, u, z, noise, fixed=fixed)
         before = cost
         for _ in range(6):
             step = np.zeros(len(unit)) if fixed else _step(problem, normal, u.numpy(), damping)
             new_u = (u + torch.tensor(step)).clamp(0.0, 1.0)
             moved = (new_u - u).numpy()
-            new_z = z + torch.tensor(normal.back[0] + normal.back[1] @ moved) / (1.0 + (damping if fixed else 0.0))
+            along = normal.back[0] if fixed else normal.back[0] + normal.back[1] @ moved
+            new_z = z + torch.tensor(along) / (1.0 + (damping if fixed else 0.0))
             trial = float(cost_of(problem, new_u[None], new_z[None], noise)[0])
             if trial < cost:
                 u, z, cost, damping = new_u, new_z, trial, max(damping * 0.2, 1e-9)
                 break
             damping = max(damping * 8.0, 1e-6)
-        if not before - cost > 1e-5 * max(cost, 1.0):
+        if not before - cost > least:
             break
-    last = linearized(problem, u, z, noise) if normal is None else normal
+    last = linearized(problem, u, z, noise, fixed=fixed) if normal is None else normal
     return Solution(u.numpy(), z, cost, noise, last, done)
 
 
@@ -262,7 +279,12 @@ def fit(problem: Problem, first: Array, rng: np.random.Generator, *, search: str
     order = [0, *(1 + np.argsort(costs[1:])[:2])]
     solutions = []
     if search != "cma":
-        solutions = [descend(problem, centre[i], starts, noise, iterations=12) for i in order if np.isfinite(costs[i])]
+        rough = 1e-3 * float(costs.min()) if np.isfinite(costs.min()) else ENOUGH
+        solutions = [
+            descend(problem, centre[i], starts, noise, iterations=8, least=rough)
+            for i in order
+            if np.isfinite(costs[i])
+        ]
     stuck = all(s.cost > 0.999 * costs.min() and s.cost > 10.0 * _residual_count(problem) for s in solutions)
     if search == "cma" or (search == "auto" and stuck):
         begun = _evolved(problem, centre[int(np.argmin(costs))], starts, noise, rng)
@@ -289,7 +311,7 @@ def _evolved(problem: Problem, unit: Array, starts: Tensor, noise: Noise, rng: n
     """Where CMA-ES ends, starts as measured: needs no derivatives."""
     import cma  # the extra [identify]
 
-    options = {"bounds": [0.0, 1.0], "maxiter": 60, "seed": int(rng.integers(1, 2**31)), "verbose": -9}
+    options = {"bounds": [0.0, 1.0], "maxiter": 40, "seed": int(rng.integers(1, 2**31)), "verbose": -9}
     search = cma.CMAEvolutionStrategy(unit.tolist(), 0.15, options)
     while not search.stop():
         points = search.ask()

@@ -171,7 +171,7 @@ def judge(problem: Problem, solution: Solution, held_out: Windows, rng: np.rando
     nominal = _best_starts(other, nominal_unit, solution)
     rmse, nominal_rmse = ({n: _rms(v) for n, v in e.items()} for e in (fitted, nominal))
     total, at_nominal = _total(rmse, solution.noise.std), _total(nominal_rmse, solution.noise.std)
-    misled = [_misled(problem, solution, held_out, rng) for _ in range(3)] if held_out.count > 1 else []
+    misled = [_misled(problem, solution, held_out, rng)] if held_out.count > 1 else []
     shuffled = {n: float(np.median([m[n] for m in misled])) for n in rmse} if misled else {}
     told = total / max(_total(shuffled, solution.noise.std), 1e-300) if misled else 0.0
     ratio = total / max(at_nominal, 1e-300)
@@ -203,7 +203,7 @@ def _misled(problem: Problem, solution: Solution, held_out: Windows, rng: np.ran
 
 
 def _best_starts(problem: Problem, unit: Array, solution: Solution) -> dict[str, torch.Tensor]:
-    found = descend(problem, unit, problem.zero_starts(), solution.noise, iterations=6, fixed=True)
+    found = descend(problem, unit, problem.zero_starts(), solution.noise, iterations=4, fixed=True)
     return residuals(problem.rollout, problem.windows, problem.params(torch.tensor(unit)[None]), found.starts[None])
 
 

@@ -21,7 +21,7 @@ from robo_rl.launch_engine.resolve import Process
 from robo_rl.launch_engine.substitutions import Context
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["annotate", "demo", "deploy", "emulate", "greenhouse", "record", "replay", "train"]
+NAMES = ["annotate", "demo", "deploy", "emulate", "greenhouse", "identify", "record", "replay", "train"]
 LOG = "runs/deploy/flight_0"
 
 
@@ -81,17 +81,27 @@ EXPECTED: list[tuple[str, dict[str, str], list[tuple[float, str, str]]]] = [
     (
         "replay",
         {"log": "x"},
-        [(0.0, "replay", "python3 -m robo_rl replay policy zoo:quadrotor-hover x")],
+        [(0.0, "replay", "python3 -m robo_rl replay policy zoo:quadrotor-hover x --report None")],
     ),
     (
         "replay",
         {"log": "x", "through": "sim"},
-        [(0.0, "replay", "python3 -m robo_rl replay sim quadrotor/hover x")],
+        [(0.0, "replay", "python3 -m robo_rl replay sim quadrotor/hover x --report None")],
     ),
     (
         "replay",
         {"log": "x", "through": "topics", "rate": "2.0"},
         [(0.0, "player", "python3 -m robo_rl log play x --rate 2.0")],
+    ),
+    (
+        "replay",
+        {"log": "x", "through": "data", "data": "d", "report": "r.html"},
+        [(0.0, "replay", "python3 -m robo_rl replay ope zoo:quadrotor-hover d --report r.html")],
+    ),
+    (
+        "identify",
+        {"log": "x"},
+        [(0.0, "identify", "python3 -m robo_rl identify quadrotor/hover x --report identify.html --no-write")],
     ),
     (
         "annotate",
