@@ -1,6 +1,8 @@
 """Over real sockets: a third-party client (plain pymodbus) at our emulator, our driver at third-party servers."""
 
 import asyncio
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,8 @@ from hardware.clock import MonotonicClock
 from hardware.errors import BadInput, RoboError, Unreachable
 from hardware.robot import Command
 from hardware.robots import connect
+from hardware.robots.greenhouse_plc.bus import TcpBus
+from hardware.robots.greenhouse_plc.driver import Driver
 from hardware.robots.greenhouse_plc.emulator import Emulator, make_emulator
 from hardware.robots.greenhouse_plc.wire import encode
 
@@ -254,6 +258,46 @@ def test_a_device_with_swapped_words_is_recognised() -> None:
     words_said = r"in word order 'little', not 'big': set word_order = 'little'"
     with third_party([d]) as port, pytest.raises(BadInput, match=words_said):
         open_at(port)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\x01\x00\x00\x00\x05\x01\x04\x02\x00\x07",  # one register where two were asked for
+        b"\x00\x01\x00\x00\x00\x03\x01\x84\x2a",  # an exception that the protocol does not know
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"",
+    ],
+)
+def test_garbage_in_answer_is_one_line(answer: bytes) -> None:
+    """Whatever speaks on that port: no traceback, no state."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = threading.Event()
+
+        def speak() -> None:
+            server.settimeout(0.1)
+            while not done.is_set():
+                try:
+                    peer, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with peer:
+                    peer.settimeout(0.5)
+                    with contextlib.suppress(OSError):
+                        asked = peer.recv(300)
+                        peer.sendall(asked[:2] + answer[2:] if answer[:2] == b"\x00\x01" else answer)
+
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        bus = TcpBus("127.0.0.1", server.getsockname()[1], 1, timeout_s=0.25, retries=0)
+        driver = Driver(f"modbus://127.0.0.1:{server.getsockname()[1]}", bus=bus)
+        try:
+            with pytest.raises(RoboError) as e:
+                driver.open()
+            assert "\n" not in str(e.value)
+        finally:
+            done.set()
+            thread.join()
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:

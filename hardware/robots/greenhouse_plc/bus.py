@@ -61,7 +61,11 @@ class TcpBus:
             "holding": c.read_holding_registers,
         }[space]
         reply = self._asked(f"read {space} {address}", lambda: ask(address, count=count, device_id=self._unit))
-        return [int(b) for b in reply.bits[:count]] if space in ("coil", "discrete") else list(reply.registers)
+        words = [int(b) for b in reply.bits[:count]] if space in ("coil", "discrete") else list(reply.registers)
+        if len(words) != count:
+            self.close()
+            raise LinkLost(f"{self._where}: asked for {count} of {space} {address}, got {len(words)}")
+        return words
 
     def write(self, space: Space, address: int, values: list[int]) -> None:
         """See Bus.write."""

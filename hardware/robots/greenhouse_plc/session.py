@@ -5,6 +5,7 @@ nothing is written in a dry run, while the operator's key is off, or once a comm
 forgot (restart), dropped (watchdog) or missed (lost network) is written again and read back.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class Session:
         self._settled = True
         """The device is known to be at the wish."""
         self._image = Image()
-        self._passed: set[str] = set()
+        self._passed: deque[frozenset[str]] = deque(maxlen=1000)
         self._blocks = blocks(table.polled)
         self._written_mode: str | None = None
         self._written: dict[str, float] = {}
@@ -165,12 +166,14 @@ class Session:
         if self._measured_ns or not self.table.read:
             stamp = self._measured_ns if self.table.read else heard
             self.state = RobotState(stamp, dict(self._good), frozenset(words))
-            self._passed |= words
+            self._passed.append(frozenset(words))
 
     def words_since(self) -> frozenset[str]:
         """Status words that held at any time since the last call: a fail-safe of a minute must not go unseen."""
-        passed, self._passed = self._passed, set(self.state.status if self.state else ())
-        return frozenset(passed)
+        words = set(self.state.status if self.state else ())
+        while self._passed:  # another thread may add meanwhile
+            words |= self._passed.popleft()
+        return frozenset(words)
 
     def _take_signals(self) -> bool:
         """Keeps every signal that is whole; a broken sensor's last value stands. True where all are whole."""
