@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from hardware.log.figures import TopicFigures, figures
 from hardware.log.imports import provenance
 from robo_rl.cli import Outcome
-from robo_rl.commands.log.opening import LogPath, open_log, summary
+from robo_rl.recordings.opening import LogPath, open_log, summary
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import tyro
 from hardware.errors import BadInput
 from hardware.log.imports import Options, import_log, known_importers
 from robo_rl.cli import Outcome
-from robo_rl.commands.log.opening import open_log, summary
+from robo_rl.recordings.opening import open_log, summary
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hardware.errors import BadInput
 from robo_rl.cli import Outcome
-from robo_rl.commands.log.opening import LogPath, say
+from robo_rl.recordings.opening import LogPath, say
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tyro
 
 from hardware.errors import RoboError
 from robo_rl.cli import Outcome
-from robo_rl.commands.log.opening import LogPath, open_log, summary
+from robo_rl.recordings.opening import LogPath, open_log, summary
 
 _VIEWERS = {
     "rerun": ("rerun", (), "pip install rerun-sdk"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hardware.errors import BadInput
 from robo_rl.cli import Outcome
-from robo_rl.commands.log.opening import LogPath, open_log, say, summary
+from robo_rl.recordings.opening import LogPath, open_log, say, summary
 
 
 @dataclass(frozen=True)

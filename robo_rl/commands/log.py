@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from robo_rl.cli import Outcome
-from robo_rl.commands.log import exporting, importing, inspecting, playing, recording, recovering, viewing
+from robo_rl.recordings import exporting, importing, inspecting, playing, recording, recovering, viewing
 
 
 @dataclass(frozen=True)

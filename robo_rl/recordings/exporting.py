@@ -11,7 +11,7 @@ from hardware.log.pictures import camera_topics
 from hardware.log.reader import Log, TimeBase
 from hardware.log.steps import demonstrations
 from robo_rl.cli import Outcome
-from robo_rl.commands.log.opening import LogPath, open_log, summary
+from robo_rl.recordings.opening import LogPath, open_log, summary
 
 Format = Literal["csv", "npz", "lerobot", "robomimic", "minari", "mcap"]
 _ENDINGS: dict[Format, str] = {

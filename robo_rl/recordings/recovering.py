@@ -6,7 +6,7 @@ from pathlib import Path
 from hardware.annotation.recorded import keep_recorded
 from hardware.log.recover import recover
 from robo_rl.cli import Outcome
-from robo_rl.commands.log.opening import LogPath, open_log, summary
+from robo_rl.recordings.opening import LogPath, open_log, summary
 
 
 @dataclass(frozen=True)
