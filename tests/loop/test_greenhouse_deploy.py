@@ -38,7 +38,7 @@ def run(*argv: object, cwd: Path, timeout_s: float = 250.0) -> subprocess.Comple
 def season(tmp_path_factory: pytest.TempPathFactory) -> Season:
     folder = tmp_path_factory.mktemp("season")
     policy, log, result = write_greenhouse_policy(folder / "p.onnx"), folder / "log", folder / "result.json"
-    faults = {"restart": "3h:20m", "network": "8h:40m", "stuck": "13h:2h", "storm": "18h:1h"}
+    faults = {"restart": "3h:20m", "network": "8h:40m", "stuck": "14h:4h", "storm": "20h:1h"}
     arguments = {"python": sys.executable, "policy": policy, "scene": "None", "duration": "86400.0"}
     arguments |= faults | {"log": log, "result": result}
     launch = Path(__file__).parents[2] / "launch" / "greenhouse.launch.yaml"

@@ -108,13 +108,14 @@ def test_the_policy_begins_where_the_actuators_stand_and_moves_a_tenth_per_step(
 
 
 def test_power_cut_lost_network_stuck_vent_and_storm_are_survived(policy: Path) -> None:
-    day = Day(policy, "restart:4h:10m", "dead_connection:8h:40m", "stuck_vent:12h:2h", "storm:16h:1h")
+    day = Day(policy, "restart:4h:10m", "dead_connection:8h:40m", "stuck_vent:14h:4h", "storm:20h:1h")
     assert day.run() is False
     result = outcome(day.loop)
     assert result["success"], result
     found = judge(day.story.states)
     assert found["violations"] == []
     assert found["interlocks"]["wind: vents nearly shut"] == 1
+    assert any("ventilation_does_not_follow" in s.status for s in day.story.states)
     assert [s["cause"] for s in found["failsafe"]] == ["restart or key", "watchdog"]
     assert all(s["left_after_s"] <= 120 for s in found["failsafe"])
     assert day.plc.trips == 1

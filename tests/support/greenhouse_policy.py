@@ -26,10 +26,10 @@ ACTION = (
 
 
 def greenhouse_weights() -> tuple[np.ndarray, np.ndarray]:
-    """CO2 below 800 ppm, vents above 18 degC or 80 %, heat below 15 degC, with radiation ahead."""
-    weight, bias = np.zeros((SIZE, 3), dtype=np.float32), np.array([0.0, -0.8, -0.2], dtype=np.float32)
+    """CO2 towards 800 ppm, vents half open at noon and shut at midnight, heat towards 15 degC, less in the sun."""
+    weight, bias = np.zeros((SIZE, 3), dtype=np.float32), np.array([0.0, -0.5, -0.2], dtype=np.float32)
     weight[2, 0] = -2.0
-    weight[0, 1], weight[1, 1] = 2.0, 0.8
+    weight[4, 1], weight[0, 1] = -0.5, 0.1
     weight[0, 2] = -4.0
     weight[9, 2] = -0.05  # radiation now
     return weight, bias
