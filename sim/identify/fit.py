@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hardware.errors import BadInput
+from hardware.errors import BadInput, RoboError
 from sim.identify.rollout import Rollout, Windows, residuals, start_size, tangent_size
 from sim.param import Param
 from sim.randomization import draw_range
@@ -276,6 +276,11 @@ def fit(problem: Problem, first: Array, rng: np.random.Generator, *, search: str
     noise, starts = first_noise(problem), problem.zero_starts()
     centre = np.clip(np.concatenate([first[None], _scattered(problem, tries, rng)]), 0.0, 1.0)
     costs = cost_of(problem, torch.tensor(centre), starts.expand(len(centre), -1, -1), noise)
+    if not np.isfinite(costs).any():
+        raise RoboError(
+            "the model is rejected: no simulation of this log stays finite; check the mapping, unit and sign of "
+            "commands and signals"
+        )
     order = [0, *(1 + np.argsort(costs[1:])[:2])]
     solutions = []
     if search != "cma":
@@ -295,7 +300,13 @@ def fit(problem: Problem, first: Array, rng: np.random.Generator, *, search: str
         noise = refined_noise(errors, problem.rollout.signals)
         best = descend(problem, best.unit, best.starts, noise)
     unit, starts = torch.tensor(best.unit), best.starts
-    return replace(best, normal=linearized(problem, unit, starts, noise))
+    normal = linearized(problem, unit, starts, noise)
+    if not (np.isfinite(best.cost) and np.isfinite(normal.hessian).all()):
+        raise RoboError(
+            "the model is rejected: the fitted simulation does not stay finite; check the mapping, unit and sign of "
+            "commands and signals"
+        )
+    return replace(best, normal=normal)
 
 
 def _scattered(problem: Problem, count: int, rng: np.random.Generator) -> Array:

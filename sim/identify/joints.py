@@ -90,4 +90,6 @@ def identify_joint(
         with torch.no_grad():
             paths[name] = rollout(values, start, hidden, commands, {})["position"][0, :, 0].numpy()
     free_run = {n: float(np.sqrt(np.mean((p - logged) ** 2))) for n, p in paths.items() if n != "logged"}
-    return Joint(found, free_run, len(logged) * track.dt_s, np.arange(len(logged)) * track.dt_s, paths)
+    return Joint(
+        found, free_run, len(logged) * track.dt_s, track.dt_s * np.arange(len(logged), dtype=np.float64), paths
+    )

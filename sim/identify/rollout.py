@@ -19,24 +19,50 @@ class Rollout(Protocol):
     All tensors are float64; the function must not branch on values, so that it can be differentiated.
     """
 
-    rate_hz: float
-    """Rate of the grid on which logs are compared."""
-    window_s: float
-    """Length of a window: long enough for the parameters to show, short enough for an open loop to stay near."""
-    history: int
-    """How many commands before a window's start it wants to know."""
-    params: Mapping[str, Param]
-    """What may be identified."""
-    signals: Mapping[str, float]
-    """What is compared -> smallest standard deviation of its noise that is believed."""
-    inputs: tuple[str, ...]
-    """Logged signals that are given, not predicted: weather, measured actuators."""
-    hidden: Mapping[str, float]
-    """What the log does not show at a window's start -> standard deviation around the function's own guess."""
-    delay: str | None
-    """The parameter that is a dead time, if any."""
-    accuracy: float
-    """Relative standard error that its own time step leaves in a parameter; no interval is narrower."""
+    @property
+    def rate_hz(self) -> float:
+        """Rate of the grid on which logs are compared."""
+        ...
+
+    @property
+    def window_s(self) -> float:
+        """Length of a window: long enough for the parameters to show, short enough for an open loop to stay near."""
+        ...
+
+    @property
+    def history(self) -> int:
+        """How many commands before a window's start it wants to know."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, Param]:
+        """What may be identified."""
+        ...
+
+    @property
+    def signals(self) -> Mapping[str, float]:
+        """What is compared -> smallest standard deviation of its noise that is believed."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Logged signals that are given, not predicted: weather, measured actuators."""
+        ...
+
+    @property
+    def hidden(self) -> Mapping[str, float]:
+        """What the log does not show at a window's start -> standard deviation around the function's own guess."""
+        ...
+
+    @property
+    def delay(self) -> str | None:
+        """The parameter that is a dead time, if any."""
+        ...
+
+    @property
+    def accuracy(self) -> float:
+        """Relative standard error that its own time step leaves in a parameter; no interval is narrower."""
+        ...
 
     def __call__(
         self, params: Tensor, start: Mapping[str, Tensor], hidden: Tensor, commands: Tensor, given: Mapping[str, Tensor]

@@ -137,6 +137,7 @@ def record_flight(
             wished = policy.decide(state.signals, {"position_world": goal}).command + step
             guarded.write(Command(mode, wished))
             sent = guarded.sent
+            assert sent is not None
             policy.sent(sent.values)
             sink.sent(sent, clock.now_ns())
             clock.advance_s(STEP_S)
