@@ -383,7 +383,7 @@ def test_a_season_is_drawn(tmp_path: Path) -> None:
         ({"bounds": Bounds(temperature=(20.0, 10.0))}, "bounds.temperature = 20, 10 degC: expected the lower bound"),
         ({"bounds": Bounds(co2=(500.0, 500.0))}, "bounds.co2 = 500, 500 ppm: expected the lower bound below"),
         ({"bounds": Bounds(humidity_cost=(-1.0, 0.0))}, "bounds.humidity_cost: expected finite costs, at least 0"),
-        ({"leak": "none"}, "leak 'none' not found; known: benchmark, paper"),
+        ({"leak": "none"}, "leak 'none' not found; known: ranges, benchmark, paper"),
         ({"cultivar": "oak leaf"}, "cultivar 'oak leaf' not found; known: butterhead, compact, vigorous"),
         ({"equipment": Equipment(lamps_w_m2=-1.0)}, "equipment.lamps_w_m2 = -1; expected a finite number, at least 0"),
         ({"equipment": Equipment(screen_saving=1.0)}, "equipment.screen_saving = 1; expected 0 to below 1"),

@@ -8,8 +8,9 @@ from hardware.errors import BadInput
 from sim.engine import Engine
 
 Forecast = Literal["perfect", "none", "noisy"]
-LEAKS = {"benchmark": 7.5e-6, "paper": 7.5e-5}
-"""Air exchange through the cover, m/s: all RL and MPC benchmark code; Van Henten (1994, 2003)."""
+LEAKS = {"ranges": None, "benchmark": 7.5e-6, "paper": 7.5e-5}
+"""Air exchange through the cover, m/s: as ranges.toml has it (identified, say); all RL and MPC benchmark code; Van
+Henten (1994, 2003)."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class LettuceConfig:
     """Control period, s: 1800 (standard) or 900."""
     substep_s: float = 300.0
     """Integration step, s; the benchmark's is 450."""
-    leak: Literal["benchmark", "paper"] = "benchmark"
-    """Leakage: 7.5e-6 m/s as in all benchmark code, or 7.5e-5 m/s as published."""
+    leak: Literal["ranges", "benchmark", "paper"] = "ranges"
+    """Leakage: as ranges.toml has it, 7.5e-6 m/s as in all benchmark code, or 7.5e-5 m/s as published."""
     cultivar: str = "butterhead"
     """Preset of the crop's coefficients; see cultivars.toml."""
     step_noise: float = 0.0

@@ -63,7 +63,9 @@ def _params(config: LettuceConfig) -> dict[str, Param]:
     for name, known in (("leak", LEAKS), ("cultivar", CULTIVARS)):
         if getattr(config, name) not in known:
             raise BadInput(f"{name} '{getattr(config, name)}' not found; known: {', '.join(known)}")
-    params = {**RANGES.params, "leak": replace(RANGES.params["leak"], nominal=LEAKS[config.leak])}
+    params, preset = dict(RANGES.params), LEAKS[config.leak]
+    if preset is not None:
+        params["leak"] = replace(params["leak"], nominal=preset)
     for name, factor in CULTIVARS[config.cultivar]["factors"].items():
         params[name] = replace(params[name], nominal=factor * params[name].nominal)
     return params
