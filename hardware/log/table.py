@@ -58,9 +58,13 @@ class Table:
     constants: Mapping[str, Any] = field(default_factory=dict)
     """Dotted field -> value in every message (only with `type`)."""
     latched: bool = False
+    sent_ns: NDArray[np.int64] | None = None
+    """When the rows were sent or stamped, where that is not when they were received."""
 
     def __post_init__(self) -> None:
         """Raises BadInput where columns are not as long as the instants, or cannot be stored."""
+        if self.sent_ns is not None and self.sent_ns.shape != self.t_ns.shape:
+            raise BadInput(f"{self.topic}: {self.sent_ns.shape} instants of sending, {self.t_ns.shape} of receiving")
         for name, column in self.columns.items():
             if column.values.shape[:1] != self.t_ns.shape or column.values.ndim > 2:
                 raise BadInput(f"{self.topic}: {name} has shape {column.values.shape}, instants {self.t_ns.shape}")
@@ -94,13 +98,18 @@ class Table:
     def rows(self) -> Iterator[Row]:
         """The messages, by instant; raises BadInput for a value that its field cannot hold, as a stamp after 2038."""
         order = np.argsort(self.t_ns, kind="stable")
+        sent_ns = self._stamps
         encode = self._into_standard() if self.type else self._into_made()
         for i in order.tolist():
             try:
                 cdr = encode(i)
             except (struct.error, ValueError, TypeError, OverflowError) as e:
                 raise BadInput(f"{self.topic}: row {i} at {int(self.t_ns[i])} ns cannot be stored ({e})") from e
-            yield Row(int(self.t_ns[i]), self.topic, cdr)
+            yield Row(int(self.t_ns[i]), self.topic, cdr, int(sent_ns[i]))
+
+    @property
+    def _stamps(self) -> NDArray[np.int64]:
+        return self.t_ns if self.sent_ns is None else self.sent_ns
 
     def _into_made(self) -> Any:
         name, store = self.message_type.name, store_of(self.message_type)
@@ -114,10 +123,11 @@ class Table:
             _set(message, path, value)
         columns = [(*_place(message, path), _plain(c.values)) for path, c in self.columns.items()]
         stamp = message.header.stamp if hasattr(message, "header") else None
+        sent_ns = self._stamps
 
         def encode(i: int) -> bytes:
             if stamp is not None:
-                stamp.sec, stamp.nanosec = divmod(int(self.t_ns[i]), 1_000_000_000)
+                stamp.sec, stamp.nanosec = divmod(int(sent_ns[i]), 1_000_000_000)
             for owner, name, values in columns:
                 setattr(owner, name, values[i])
             return bytes(store.serialize_cdr(message, self.type, little_endian=True))

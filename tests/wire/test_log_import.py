@@ -152,7 +152,7 @@ def test_the_px4_recording(tmp_path: Path) -> None:
             assert np.median(np.linalg.norm(acc.values, axis=1)) == pytest.approx(9.8, abs=0.3)
     assert log.channels["/px4/sensor_combined.gyro_rad"].unit == "rad/s"
     assert log.topics["/px4/dropout"].count == 4
-    assert log.duration_s < 200
+    assert log.duration_s == pytest.approx(181.493506 - 112.500176), "commander_state is stamped 2.07 s throughout"
     assert provenance(log)["file.ver_hw"] == "AUAV_X21"
     assert "sensor_preflight: 17072 messages without an instant are left out" in _said(log)
 
@@ -166,6 +166,16 @@ def test_px4_fields_by_hand(tmp_path: Path) -> None:
     assert voltage.t_ns.tolist() == [10**9, 11 * 10**8]
     assert log.channels["/px4/battery.armed"].values.tolist() == [False, True]
     assert log.channels["/px4/battery.cells"].values.tolist() == [[1, 2], [1, 2]]
+
+
+def test_px4_messages_older_than_their_file_are_received_at_its_start(tmp_path: Path) -> None:
+    """The file begins at 1 s; a message stamped 2 ms stays ahead of the others, and its own stamp is kept."""
+    pytest.importorskip("pyulog")
+    done = _imported(tmp_path / "a.ulg", ulog([(1_500_000, 2.0, False), (2_000, 1.0, True)]))
+    received = [(m.log_ns, m.publish_ns, m.message.voltage_v) for m in done.messages()]
+    assert received == [(10**9, 2 * 10**6, 1.0), (15 * 10**8, 15 * 10**8, 2.0)]
+    assert done.duration_s == 0.5
+    assert "battery: 1 messages stamped before the file starts are received at its start" in _said(done)
 
 
 @pytest.mark.parametrize("name", ["convert_a", "convert_b", "talker"])

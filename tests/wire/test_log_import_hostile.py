@@ -294,6 +294,11 @@ def test_files_do_not_reach_other_files(tmp_path: Path) -> None:
     (tmp_path / "plus").mkdir()
     scan = plus_sequence().replace(b"ElementDataFile = LOCAL", b"ElementDataFile = ../secret.bin")
     assert "only LOCAL ones are read" in _import(tmp_path / "plus", scan, "plus")
+    for place in (b"", b"XElementDataFile = LOCAL"):  # no such key, or one that only ends like it
+        (tmp_path / f"plus{len(place)}").mkdir()
+        scan = plus_sequence().replace(b"ElementDataFile = LOCAL", place)
+        expected = "its pixels lie in ''" if place else "its header does not end"
+        assert expected in _import(tmp_path / f"plus{len(place)}", scan, "plus")
     bag = tmp_path / "bag"
     bag.mkdir()
     sqlite_bag(tmp_path / "elsewhere.db3", ["secret"])

@@ -47,17 +47,27 @@ def load(path: Path, options: Options) -> Imported:
     if log.file_corruption:
         raise BadInput(f"{path}: not a whole {ABOUT}: it is damaged")
     conversions = ["clock: time since the autopilot started, us", "units: from the ends of PX4's field names"]
-    tables = [_table(path, d, conversions) for d in log.data_list if len(d.data.get("timestamp", ()))]
+    tables = [
+        _table(path, d, log.start_timestamp, conversions) for d in log.data_list if len(d.data.get("timestamp", ()))
+    ]
     tables += _texts(path, log)
     facts = {k: str(v) for k, v in log.msg_info_dict.items() if isinstance(v, (str, int, float))}
     return Imported(tables, conversions, facts=facts)
 
 
-def _table(path: Path, data: Any, conversions: list[str]) -> Table:
-    """One subscription; `name[0]`, `name[1]`, … become one field."""
+def _table(path: Path, data: Any, start_us: int, conversions: list[str]) -> Table:
+    """One subscription; `name[0]`, `name[1]`, … become one field.
+
+    A stamp older than the file is the age of what was sent: such a message is received when the file starts.
+    """
     stamped = data.data["timestamp"] > 0  # some versions of PX4 forgot to stamp some messages
     if not stamped.all():
         conversions.append(f"{data.name}: {int((~stamped).sum())} messages without an instant are left out")
+    sent_us = data.data["timestamp"][stamped]
+    old = int((sent_us < start_us).sum())
+    if old:
+        what = f"{old} messages stamped before the file starts are received at its start; sent when they say"
+        conversions.append(f"{data.name}: {what}")
     parts: dict[str, list[np.ndarray]] = {}
     for name, values in data.data.items():
         if name != "timestamp":
@@ -69,7 +79,8 @@ def _table(path: Path, data: Any, conversions: list[str]) -> Table:
         values = arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
         columns[name] = Column(values.astype(bool) if name in bools else values, _unit(name))
     topic = f"/px4/{data.name}" + (f"_{data.multi_id}" if data.multi_id else "")
-    return Table(topic, _ns(path, data.data["timestamp"][stamped]), columns)
+    received_ns = _ns(path, np.maximum(sent_us, np.uint64(start_us)))
+    return Table(topic, received_ns, columns, sent_ns=_ns(path, sent_us))
 
 
 def _texts(path: Path, log: Any) -> list[Table]:
