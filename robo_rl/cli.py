@@ -173,7 +173,17 @@ def _strict(value: Any) -> Any:
     return [_strict(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-_EXTRAS = {"cflib": "crazyflie", "pyulog": "export", "h5py": "export", "pyarrow": "export"}
+_EXTRAS = {
+    "cflib": "crazyflie",
+    "pyulog": "export",
+    "h5py": "export",
+    "pyarrow": "export",
+    "starlette": "annotate",
+    "uvicorn": "annotate",
+    "casadi": "greenhouse",
+    "pvlib": "greenhouse",
+    "cma": "identify",
+}
 
 
 def _extra_of(package: str) -> str:
