@@ -126,7 +126,7 @@ def rollout(*, mode: str, config: LettuceConfig) -> GreenhouseRollout:
     return GreenhouseRollout(_params(config))
 
 
-_APG = {"num_envs": 256, "steps": 18_432_000, "compile": True}
+_APG = {"num_envs": 256, "steps": 22_118_400, "compile": True}
 _SAC = {
     "hidden": (128, 128),
     "learning_rate": 1e-3,
@@ -152,7 +152,7 @@ def draw_season(out: Path, make: Callable[[], Any], laws: Mapping[str, Any], tit
 
 
 TRAINING: dict[str, dict[str, Any]] = {
-    "apg": {**_APG, "anneal_steps": 18_432_000},
+    "apg": {**_APG, "anneal_steps": 22_118_400},
     "ppo": {"num_envs": 256},
     "sac": {"num_envs": 64, "steps": 800_000, "checkpoint_every": 500, **_SAC},
     "iwocs": {"num_envs": 64, "steps": 800_000, "round_steps": 200_000, "checkpoint_every": 500, "sac": _SAC},
@@ -165,9 +165,9 @@ TRAINING: dict[str, dict[str, Any]] = {
         "steps": 3_400,
     },
     "mbtl": {"params": ("leak_decades", "heat_transfer_factor"), "num_envs": 128},
-    "robust-apg": {**_APG, "apg": {"anneal_steps": 18_432_000}},
+    "robust-apg": {**_APG, "apg": {"anneal_steps": 22_118_400}},
 }
-"""Where they differ from the algorithm's own: 3,000 windows of 12 h for the gradient through the simulator. A step's
+"""Where they differ from the algorithm's own: 3,600 windows of 12 h for the gradient through the simulator. A step's
 reward is some 0.002 EUR/m2: scaled, so that critics see returns of the size that they were made for."""
 
 TASKS = {
