@@ -37,12 +37,15 @@ WORST = 10
 class OpenLoop(Protocol):
     """N worlds of a scene that can be put into measured states and driven by commands."""
 
+    inputs: tuple[str, ...]
+    """Logged signals that drive a world beside the commands: the weather."""
+
     def place(self, signals: Mapping[str, Tensor], commands: Tensor) -> None:
         """Puts world i into the state that signals[name][i] show, after commands (N, H, J), newest first."""
         ...
 
-    def advance(self, command: Tensor) -> None:
-        """One control period under commands (N, J), SI."""
+    def advance(self, command: Tensor, given: Mapping[str, Tensor]) -> None:
+        """One control period under commands (N, J), SI, and the mean (N, k) of each of `inputs` over it."""
         ...
 
     def signals(self) -> Mapping[str, Tensor]:
@@ -57,7 +60,7 @@ class Track(NamedTuple):
     signals: dict[str, Array]
     """Name -> (T, k)."""
     commands: Array
-    """(T, J) in force at each instant."""
+    """(T, J) in force from each instant to the next."""
     start_ns: int = 0
     """Instant of the first row."""
 
@@ -94,8 +97,9 @@ def resample(
 ) -> Track:
     """The longest stretch in which commands of `mode` streamed at `rate_hz`, on a grid of that or another rate.
 
-    Vectors are interpolated linearly (attitudes too, then normalised), commands are held. Raises BadInput where
-    nothing was streamed.
+    Vectors are interpolated linearly (attitudes too, then normalised). Commands are held: a period's is the one in
+    force at its middle, since one that comes milliseconds after the grid's instant acts for nearly all of the period.
+    Raises BadInput where nothing was streamed.
     """
     by_t: dict[int, RobotState] = {s.value.t_ns: s.value for s in states}
     sent = [(c.received_ns, c.value.values) for c in commands if c.value.mode == mode]
@@ -108,7 +112,7 @@ def resample(
     grid = np.arange(max(t_sent[begin], t_state[0]), min(t_sent[end], t_state[-1]), dt_ns, dtype=np.int64)
     if len(grid) < 2:
         raise BadInput("states and commands of the log do not overlap in time")
-    held = np.clip(np.searchsorted(t_sent, grid, side="right") - 1, 0, None)
+    held = np.clip(np.searchsorted(t_sent, grid + dt_ns // 2, side="right") - 1, 0, None)
     origin = int(grid[0])
     names = [n for n, v in by_t[int(t_state[-1])].signals.items() if v.ndim <= 1]
     whole = next(t for t in t_state if all(n in by_t[int(t)].signals for n in names))
@@ -209,7 +213,7 @@ def _windows(
     errors: dict[str, dict[int, Array]] = {}
     for k in range(1, max(horizons) + 1):
         at = np.minimum(starts + k - 1, last)
-        world.advance(_tensor(track.commands[at]))
+        world.advance(_tensor(track.commands[at]), _given(world, track, at))
         if k in wanted:
             inside = starts + k <= last
             for name, simulated in _numpy(world.signals()).items():
@@ -231,7 +235,7 @@ def _delay(make: Any, track: Track) -> float | None:
     world = make(len(starts))
     _place(world, track, starts)
     for j in range(k):
-        world.advance(_tensor(track.commands[starts + j]))
+        world.advance(_tensor(track.commands[starts + j]), _given(world, track, starts + j))
     simulated = {n: v for n, v in _numpy(world.signals()).items() if n in track.signals}
     name = "velocity_world" if "velocity_world" in simulated else next(iter(simulated))
     logged = track.signals[name]
@@ -262,6 +266,12 @@ def _place(world: OpenLoop, track: Track, starts: NDArray[Any]) -> None:
     before = [track.commands[np.maximum(starts - 1 - j, 0)] for j in range(8)]
     signals = {name: _tensor(values[starts]) for name, values in track.signals.items()}
     world.place(signals, _tensor(np.stack(before, axis=1)))
+
+
+def _given(world: OpenLoop, track: Track, at: NDArray[Any]) -> dict[str, Tensor]:
+    """Means of the world's inputs over the periods that begin at rows `at`."""
+    after = np.minimum(at + 1, len(track.commands) - 1)
+    return {name: _tensor(0.5 * (v[at] + v[after])) for name, v in track.signals.items() if name in world.inputs}
 
 
 def _longest_stretch(t_ns: NDArray[np.int64], fresh_s: float) -> tuple[int, int]:

@@ -8,21 +8,18 @@ from torch import Tensor
 from sim.dynamics import greenhouse as model
 from sim.scenes.greenhouse.economy import climate
 from sim.scenes.greenhouse.lettuce import LettuceTask
-from sim.scenes.greenhouse.weather.bank import LEAD_S, LEADS, disturbances
+from sim.scenes.greenhouse.weather.bank import disturbances
 
 
 class OpenLoopHouses:
-    """N greenhouses of the nominal family, under the weather that the log's forecast announced at the start.
+    """N greenhouses of the nominal family, under the weather that the log measured."""
 
-    Beyond the six hours of the forecast its last hour stays in force.
-    """
+    inputs: tuple[str, ...] = ("outdoor",)
 
     def __init__(self, task: LettuceTask) -> None:
-        self._task, self._step_s = task, task.config.step_s
+        self._config = task.config
         self._coefficients = task.effective(task.state["params"])
         self._state = task.state["climate"]
-        self._forecast = task.bank.windows[task.state["row"]].reshape(-1, LEADS, 4)
-        self._elapsed_s = 0.0
 
     def place(self, signals: Mapping[str, Tensor], commands: Tensor) -> None:
         """See OpenLoop.place."""
@@ -35,20 +32,17 @@ class OpenLoopHouses:
                 model.vapour_density(humidity, temperature),
             ]
         )
-        self._forecast, self._elapsed_s = signals["forecast"].reshape(-1, LEADS, 4), 0.0
 
-    def advance(self, command: Tensor) -> None:
+    def advance(self, command: Tensor, given: Mapping[str, Tensor]) -> None:
         """See OpenLoop.advance."""
-        lead = min(round(self._elapsed_s // LEAD_S), LEADS - 1)
         self._state = model.advance(
             self._state,
             command.T,
-            disturbances(self._forecast[:, lead]).T,
+            disturbances(given["outdoor"][:, :4]).T,
             coefficients=self._coefficients,
-            duration_s=self._step_s,
-            substeps=round(self._step_s / self._task.config.substep_s),
+            duration_s=self._config.step_s,
+            substeps=round(self._config.step_s / self._config.substep_s),
         )
-        self._elapsed_s += self._step_s
 
     def signals(self) -> Mapping[str, Tensor]:
         """See OpenLoop.signals."""

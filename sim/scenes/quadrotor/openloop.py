@@ -18,6 +18,8 @@ class OpenLoopDrones:
     What a log does not show is assumed: rotors at the last commanded thrust, the firmware's integrals at zero.
     """
 
+    inputs: tuple[str, ...] = ()
+
     def __init__(self, task: HoverTask, spec: SceneSpec) -> None:
         self._worlds, self._attitude = task.worlds, spec.mode == "attitude_thrust"
         self._generator = torch.Generator().manual_seed(0)
@@ -36,7 +38,7 @@ class OpenLoopDrones:
         kept = state["commands"].shape[0]
         state["commands"] = commands[:, :kept].permute(1, 2, 0).contiguous()
 
-    def advance(self, command: Tensor) -> None:
+    def advance(self, command: Tensor, given: Mapping[str, Tensor]) -> None:
         """See OpenLoop.advance."""
         self._worlds.advance(command, self._generator)
 
