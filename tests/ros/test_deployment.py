@@ -168,9 +168,12 @@ def test_lifecycle_goals_and_refusals(policy: Path, uri: str, children: list[Chi
     assert client.transition("policy_node", ACTIVATE) is False
     assert client.transition("policy_node", CONFIGURE) is True
     client.estop(True)  # while inactive: nothing moves, and nothing will
+    # Each node hears the topic when it hears it; released too soon, an e-stop that comes late would stop the robot.
     client.until("the latch", lambda: client.told("policy_node", "e-stop latched"))
+    client.until("the robot's e-stop", lambda: client.health("robot_node") == "e-stop is on")
     assert client.transition("policy_node", ACTIVATE) is False
     assert client.trigger("estop/reset") == (True, "released")
+    client.until("the robot's release", lambda: client.health("robot_node") != "e-stop is on")
     assert client.transition("policy_node", ACTIVATE) is True
     assert client.transition("policy_node", CLEANUP) is False
     client.phase("policy")

@@ -62,6 +62,10 @@ class Client:
         """Whether a node has published a diagnosis with these words."""
         return any(n.endswith(node) and words in text for n, _, text, _ in list(self.diagnostics))
 
+    def health(self, node: str) -> str:
+        """A node's latest diagnosis; empty before its first."""
+        return next((text for n, _, text, _ in reversed(list(self.diagnostics)) if n.endswith(node)), "")
+
     def phase(self, name: str) -> None:
         """Waits for a phase of the flight."""
         self.until(f"phase {name}", lambda: self.told("policy_node", f"phase {name}"))
