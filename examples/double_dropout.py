@@ -28,6 +28,8 @@ from sim.scenes.greenhouse.baseline import GROWER, lettuce_baseline
 SCENE = "greenhouse/lettuce"
 WORLDS_SEED = 2026
 """Of the evaluation's seasons; fixed before any training."""
+START_DAYS = (40.0, 75.0)
+"""Seasons start from 9 February to 16 March, as in examples/offline_greenhouse.py."""
 EXOGENOUS = ("season", "forecast")
 
 
@@ -47,7 +49,7 @@ SHORT, FULL = Size(2.0, 2, 4, 40, 10, 4), Size(40.0, 52, 64, 3_000, 400, 32)
 
 def world(size: Size, split: str) -> Any:
     """The scene's settings."""
-    return dataclasses.replace(scene_entry(SCENE).config, season_days=size.days, split=split)
+    return dataclasses.replace(scene_entry(SCENE).config, season_days=size.days, split=split, start_days=START_DAYS)
 
 
 def log(folder: Path | None, size: Size) -> DataSet:
@@ -104,7 +106,7 @@ def main() -> None:
         starts=size.starts,
         report_every=10,
     )
-    record = mbdp.Record(log(args.data, size), mbdp.endogenous_columns(env.spec, EXOGENOUS), base, args.seed)
+    record = mbdp.Record(log(args.data, size), mbdp.layout_of(env.spec, EXOGENOUS), base, args.seed)
     models = mbdp.Offline(base, record, env, args.seed)
     while models.env_steps < size.model_steps:
         models.iterate()

@@ -6,8 +6,9 @@ with the largest error on held-out data. From every recorded state the others im
 policy; sample dropout keeps the worst alpha of them, so the policy climbs the conditional value at risk CVaR_alpha. We
 deviate in two points: the policy follows the gradient through the models instead of a model-free update, and every
 surviving model dreams equally often, one model per rollout, so that a rollout is one consistent world. Exogenous
-observations (weather, forecasts) are replayed from the record, never predicted. Nor is an episode's end: rollouts stay
-within recorded episodes, which suits tasks that end by time.
+observations (weather, forecasts) are replayed from the record, never predicted. What follows from the rest (the last
+command, a signal shown once more near a bound) is computed, and so is the reward where the task can. The end of an
+episode is not predicted: rollouts stay within recorded episodes, which suits tasks that end by time.
 """
 
 import math
@@ -139,15 +140,36 @@ class Windows(NamedTuple):
     """(B, A) sent in the step before."""
 
 
+class Repeats(NamedTuple):
+    """R observed values that follow from others: clamp(gain * x + bias, low, high), all (R) and normalised."""
+
+    columns: Tensor
+    """Columns of the observation."""
+    of: Tensor
+    """Which x: a predicted value (0 to E - 1) or, from E on, a component of the last action."""
+    gain: Tensor
+    bias: Tensor
+    low: Tensor
+    high: Tensor
+
+
+NO_REPEATS = Repeats(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), *torch.zeros(4, 0))
+
+
 class Units(NamedTuple):
     """From a model's numbers to normalised observations and rewards."""
 
     columns: Tensor
-    """(E) columns of the observation that the models predict; the rest are exogenous."""
+    """(E) columns of the observation that the models predict; the rest repeat them or are exogenous."""
     scale: Tensor
     """(E + 1) deviation of change and reward."""
     shift: Tensor
     """(E + 1) mean of change and reward."""
+    repeats: Repeats = NO_REPEATS
+
+
+Pay = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Reward (...) of a step: predicted values before and after (..., E), normalised, and the action (..., A)."""
 
 
 def slew(action: Tensor, last: Tensor, step: Tensor) -> Tensor:
@@ -173,25 +195,31 @@ def imagine(
     *,
     gamma: float,
     obs_clip: float,
+    pay: Pay | None = None,
 ) -> Tensor:
     """Discounted returns (B, M) of M = K r rollouts from each window's first state; differentiable in the policy.
 
     `noise` (H, K, r B, E + 1) is standard normal and gives each prediction its spread; `step` (A) is the guard's.
+    Without `pay`, rewards are the models' too.
     """
     horizon, models, rows, _ = noise.shape
     times = rows // windows.obs.shape[1]
     recorded = windows.obs.repeat(1, times, 1)  # (H, r B, D)
     obs = recorded[0].expand(models, rows, -1)
     last = windows.last_action.repeat(times, 1).expand(models, rows, -1)
-    total = obs.new_zeros(models, rows)
+    total, repeats = obs.new_zeros(models, rows), units.repeats
     for h in range(horizon):
         last = slew(policy(obs.flatten(0, 1)).unflatten(0, (models, rows)), last, step)
         mean, log_var = model(torch.cat([obs, last], -1))
         change = units.shift + units.scale * (mean + noise[h] * torch.exp(0.5 * log_var))
-        total = total + gamma**h * change[..., -1]
+        before = obs[..., units.columns]
+        after = (before + change[..., :-1]).clamp(-obs_clip, obs_clip)
+        total = total + gamma**h * (change[..., -1] if pay is None else pay(before, after, last))
         if h + 1 < horizon:
-            moved = (obs[..., units.columns] + change[..., :-1]).clamp(-obs_clip, obs_clip)
-            obs = recorded[h + 1].expand(models, rows, -1).index_copy(-1, units.columns, moved)
+            known = torch.cat([after, last], -1)[..., repeats.of]
+            repeated = torch.addcmul(repeats.bias, repeats.gain, known).clamp(repeats.low, repeats.high)
+            obs = recorded[h + 1].expand(models, rows, -1).index_copy(-1, units.columns, after)
+            obs = obs.index_copy(-1, repeats.columns, repeated)
     return total.view(models, times, -1).flatten(0, 1).T
 
 

@@ -4,16 +4,21 @@ import copy
 import dataclasses
 import math
 from collections.abc import Set
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from controllers.interface import Field
 from hardware.errors import BadInput
 from robo_rl.algorithms.apg import ApgConfig, TanhPolicy, TrackingPolicy
 from robo_rl.algorithms.mbdp import (
+    NO_REPEATS,
     MbdpConfig,
+    Pay,
+    Repeats,
     Units,
     Windows,
     frozen,
@@ -37,19 +42,36 @@ CONFIG = MbdpConfig()
 DATA: Literal["none", "optional", "required"] = "required"
 
 
+class Repeat(NamedTuple):
+    """A column of the observation that is clip(gain * x + bias), for x as in `Repeats.of`."""
+
+    column: int
+    of: int
+    gain: float
+    bias: float
+    clip: float
+
+
+class Layout(NamedTuple):
+    """What of an observation is predicted, and what follows from it."""
+
+    columns: list[int]
+    repeats: list[Repeat]
+
+
 class Record:
     """Recorded transitions as tensors: normalised inputs, targets of the models, and where rollouts may start."""
 
-    def __init__(self, data: Any, columns: list[int], config: MbdpConfig, seed: int) -> None:
+    def __init__(self, data: Any, layout: Layout, config: MbdpConfig, seed: int) -> None:
         as_tensor = lambda values: torch.as_tensor(values, dtype=torch.float32)  # noqa: E731
         self.obs, self.action = as_tensor(data.obs), as_tensor(data.action)
         self.norm = RunningNorm(self.obs.shape[1], clip=config.obs_clip)
         self.norm.update(self.obs)
         self.seen = self.norm.apply(self.obs)
-        self.columns = torch.tensor(columns)
+        self.columns = torch.tensor(layout.columns)
         change = self.norm.apply(as_tensor(data.next_obs))[:, self.columns] - self.seen[:, self.columns]
         target = torch.cat([change, as_tensor(data.reward)[:, None]], -1)
-        self.units = Units(self.columns, target.std(0) + 1e-6, target.mean(0))
+        self.units = Units(self.columns, target.std(0) + 1e-6, target.mean(0), self._repeats(layout.repeats))
         self.target = (target - self.units.shift) / self.units.scale
         self.inputs = torch.cat([self.seen, self.action], -1)
         episode = torch.as_tensor(data.episode)
@@ -70,6 +92,23 @@ class Record:
         self.bootstrap = train[resample]
         """(K, T) rows that train each model."""
 
+    def _repeats(self, repeats: list[Repeat]) -> Repeats:
+        """The same between normalised values."""
+        if not repeats:
+            return NO_REPEATS
+        column, of, gain, bias, clip = (torch.tensor(values) for values in zip(*repeats, strict=True))
+        norm, actions = self.norm, self.action.shape[1]
+        mean, span = self.spread()
+        mean, span = torch.cat([mean, torch.zeros(actions)])[of], torch.cat([span, torch.ones(actions)])[of]
+        shown = lambda value: norm.scale[column] * value + norm.shift[column]  # noqa: E731
+        low, high = (shown(bound).clamp(-norm.clip, norm.clip) for bound in (-clip, clip))
+        return Repeats(column, of, norm.scale[column] * gain * span, shown(bias + gain * mean), low, high)
+
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """(E) mean and unit of what is predicted, before normalisation; 0 is the unit of what never moved."""
+        scale = self.norm.scale[self.columns]
+        return self.norm.mean[self.columns].float(), torch.where(scale > 0.0, 1.0 / scale, 0.0)
+
     def windows(self, first: Tensor, horizon: int) -> Windows:
         """The H recorded observations from each of the rows `first` (B), and the action before."""
         rows = first + torch.arange(horizon)[:, None]
@@ -81,6 +120,7 @@ class Offline:
 
     def __init__(self, config: MbdpConfig, record: Record, env: Any, seed: int) -> None:
         self.config, self.record, self.step = config, record, largest_step(env)
+        self.pay = scene_pay(env, record)
         weights = torch.Generator().manual_seed(child_seed(seed, "weights"))
         d, a = record.obs.shape[1], record.action.shape[1]
         self.models = make_models(config.models, d + a, record.target.shape[1], config.model_hidden, weights)
@@ -165,6 +205,7 @@ class Offline:
             torch.randn(shape, generator=self.draws),
             gamma=config.gamma,
             obs_clip=config.obs_clip,
+            pay=self.pay,
         )
         # In units of one step's reward, so that the gradient's size is about that of a mean over steps.
         loss = -tail_mean(returns, config.alpha).mean() / (config.horizon * record.units.scale[-1])
@@ -218,14 +259,15 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
     found = transitions.read(data)
     transitions.check_fits(found.card, env.spec, str(data))
     known = set(env.interface.robot.signals) if hasattr(env, "interface") else set()
-    columns = endogenous_columns(env.spec, config.algo.exogenous, known)
-    return Offline(config.algo, Record(found, columns, config.algo, config.seed), env, config.seed)
+    layout = layout_of(env.spec, config.algo.exogenous, known)
+    return Offline(config.algo, Record(found, layout, config.algo, config.seed), env, config.seed)
 
 
-def endogenous_columns(spec: Any, exogenous: tuple[str, ...], known: Set[str] = frozenset()) -> list[int]:
-    """Columns of group `policy` whose signal is not in `exogenous`.
+def layout_of(spec: Any, exogenous: tuple[str, ...], known: Set[str] = frozenset()) -> Layout:
+    """Of group `policy`, without what is in `exogenous`: one field of each signal, the widest, is to be predicted.
 
-    Raises BadInput for a name that is neither observed nor otherwise a `known` signal.
+    The last command and other fields of the same signal follow from the action and from what is predicted. Raises
+    BadInput for a name that is neither observed nor otherwise a `known` signal.
     """
     fields = [f for f in spec.observation if f.group == "policy"]
     sources = [f.source for f in fields]
@@ -233,8 +275,46 @@ def endogenous_columns(spec: Any, exogenous: tuple[str, ...], known: Set[str] = 
     if unknown:
         seen = ", ".join(sorted(set(sources)))
         raise BadInput(f"algo.exogenous: {', '.join(unknown)} not observed; observed signals: {seen}")
-    wide = [source for f, source in zip(fields, sources, strict=True) for _ in range(f.size * f.history)]
-    return [i for i, source in enumerate(wide) if source not in exogenous]
+    first = dict(zip([f.name for f in fields], accumulate((f.size * f.history for f in fields), initial=0)))  # noqa: B905
+    shown: dict[Any, list[Field]] = {}
+    for f in fields:
+        if f.source not in exogenous:
+            shown.setdefault((f.source, f.frame) if f.history == 1 else f.name, []).append(f)
+    widest = {key: max(group, key=lambda f: f.clip / abs(f.scale)) for key, group in shown.items()}
+    learnt = [f for f in widest.values() if f.source != "command" or f.history > 1]
+    columns = [first[f.name] + i for f in learnt for i in range(f.size * f.history)]
+    repeats = []
+    for key, group in shown.items():
+        of, scale, offset = len(columns), 1.0, 0.0  # the last action
+        if widest[key] in learnt:
+            of, scale, offset = columns.index(first[widest[key].name]), widest[key].scale, widest[key].offset
+        repeats += [
+            Repeat(first[f.name] + i, of + i, f.scale / scale, f.scale * (offset - f.offset), f.clip)
+            for f in group
+            if f not in learnt
+            for i in range(f.size)
+        ]
+    return Layout(columns, repeats)
+
+
+def scene_pay(env: Any, record: Record) -> Pay | None:
+    """The task's own reward of what the models predict; None where it has none."""
+    pay = getattr(getattr(env, "task", None), "pay", None)
+    if pay is None:
+        return None
+    at, columns, slots = 0, record.columns.tolist(), {}
+    mean, span = record.spread()
+    for f in env.spec.observation:
+        if f.group == "policy" and at in columns:
+            slot = slots[f.source] = slice(columns.index(at), columns.index(at) + f.size)
+            mean[slot], span[slot] = f.offset + mean[slot] / f.scale, span[slot] / f.scale
+        at += f.size * f.history if f.group == "policy" else 0
+
+    def signals(x: Tensor) -> dict[str, Tensor]:
+        values = torch.addcmul(mean, span, x)
+        return {name: values[..., slot] for name, slot in slots.items()}
+
+    return lambda before, after, action: pay(signals(before), signals(after), action)
 
 
 def largest_step(env: Any) -> Tensor:

@@ -31,8 +31,11 @@ from robo_rl.algorithms.mbdp import (
 from robo_rl.config import RunConfig
 from robo_rl.pendulum import PendulumEnv
 from robo_rl.recipes import mbdp
+from sim.registry import make_env
+from sim.scenes.greenhouse.config import LettuceConfig
 
 FREE = torch.tensor([math.inf])
+PENDULUM = mbdp.Layout([0, 1, 2], [])
 SMALL = dataclasses.replace(
     mbdp.CONFIG, models=3, model_hidden=(16,), hidden=(8,), model_steps=20, model_batch=32, starts=4, horizon=5,
     report_every=10, beta=0.3,
@@ -178,7 +181,7 @@ def pendulum_record(episodes: int = 60, seed: int = 0) -> Any:
 
 
 def offline(config: Any, seed: int = 0, episodes: int = 60) -> mbdp.Offline:
-    return mbdp.Offline(config, mbdp.Record(pendulum_record(episodes), [0, 1, 2], config, seed), PendulumEnv(1), seed)
+    return mbdp.Offline(config, mbdp.Record(pendulum_record(episodes), PENDULUM, config, seed), PendulumEnv(1), seed)
 
 
 def leaves(tree: Any) -> list[Any]:
@@ -203,18 +206,18 @@ def test_two_halves_equal_the_whole_bit_for_bit(cut: int) -> None:
 
 
 def test_rollouts_start_only_where_the_record_goes_on() -> None:
-    record = mbdp.Record(pendulum_record(3), [0, 1, 2], dataclasses.replace(SMALL, horizon=98), 0)
+    record = mbdp.Record(pendulum_record(3), PENDULUM, dataclasses.replace(SMALL, horizon=98), 0)
     # Episodes of 100 rows: the first row has no action before it, and 98 rows must follow: rows 1 and 2 of each.
     assert record.starts.tolist() == [1, 2, 101, 102, 201, 202]
     window = record.windows(torch.tensor([2]), 98)
     assert torch.equal(window.obs[:, 0], record.seen[2:100])
     assert torch.equal(window.last_action[0], record.action[1])
     with pytest.raises(BadInput, match=r"no episode is longer than algo.horizon = 100"):
-        mbdp.Record(pendulum_record(3), [0, 1, 2], dataclasses.replace(SMALL, horizon=100), 0)
+        mbdp.Record(pendulum_record(3), PENDULUM, dataclasses.replace(SMALL, horizon=100), 0)
 
 
 def test_held_out_episodes_train_no_model() -> None:
-    record = mbdp.Record(pendulum_record(20), [0, 1, 2], SMALL, 0)
+    record = mbdp.Record(pendulum_record(20), PENDULUM, SMALL, 0)
     assert len(record.held) == 200
     assert not set(record.held.tolist()) & set(record.bootstrap.flatten().tolist())
     assert not torch.equal(record.bootstrap[0], record.bootstrap[1])
@@ -223,12 +226,53 @@ def test_held_out_episodes_train_no_model() -> None:
 def test_exogenous_signals_by_name() -> None:
     fields = (Field("a", "temperature", 1, "1"), Field("b", "weather", 2, "1", history=2), Field("c", "crop", 1, "1"))
     spec = SimpleNamespace(observation=fields)
-    assert mbdp.endogenous_columns(spec, ("weather",)) == [0, 5]
-    assert mbdp.endogenous_columns(spec, ("weather", "wind"), {"wind"}) == [0, 5]
+    assert mbdp.layout_of(spec, ("weather",)).columns == [0, 5]
+    assert mbdp.layout_of(spec, ("weather", "wind"), {"wind"}).columns == [0, 5]
+    fields = (Field("a_low", "temperature", 1, "1", clip=1.0), Field("last", "command", 1, "1"), *fields)
+    layout = mbdp.layout_of(SimpleNamespace(observation=fields), ("weather",))
+    assert layout.columns == [2, 7]
+    assert [(r.column, r.of) for r in layout.repeats] == [(0, 0), (1, 2)]
     with pytest.raises(
         BadInput, match=r"algo.exogenous: wind not observed; observed signals: crop, temperature, weather"
     ):
-        mbdp.endogenous_columns(spec, ("wind",))
+        mbdp.layout_of(spec, ("wind",))
+
+
+def test_imagined_greenhouses_do_not_contradict_themselves() -> None:
+    """What repeats a signal or the command, and the reward: as in the simulator, though the models know nothing."""
+    env = make_env("greenhouse/lettuce", 8, seed=0, config=LettuceConfig(engine="eager"))
+    draw = torch.Generator().manual_seed(0)
+    obs, rows = env.reset(0)["policy"].clone(), []
+    for _ in range(60):
+        step = env.step(2.0 * torch.rand(8, 3, generator=draw) - 1.0)
+        after = step.obs["policy"].clone()
+        rows.append((obs, after[:, 12:15], step.reward.clone(), after))
+        obs = after
+    names = ("obs", "action", "reward", "next_obs")
+    columns = [torch.stack([row[i] for row in rows]).movedim(0, 1).flatten(0, 1).numpy() for i in range(4)]
+    data = SimpleNamespace(**dict(zip(names, columns, strict=True)), episode=np.repeat(np.arange(8), 60))
+    layout = mbdp.layout_of(env.spec, ("season", "forecast"))
+    assert layout.columns == [0, 1, 2, 3]
+    trainee = mbdp.Offline(SMALL, mbdp.Record(data, layout, SMALL, 0), env, 0)
+    record, seen = trainee.record, []
+
+    def model(x: Tensor) -> Prediction:
+        """The recorded change, and a reward that is wrong."""
+        at = len(seen) - 1
+        change = record.seen[3 + at + 1, :4] - record.seen[3 + at, :4]
+        mean = (torch.cat([change, torch.tensor([9.0])]) - record.units.shift) / record.units.scale
+        return Prediction(mean.expand(1, 1, -1), torch.full((1, 1, 5), -100.0))
+
+    def policy(obs: Tensor) -> Tensor:
+        seen.append(obs.clone())
+        return record.action[3 + len(seen) - 1][None]
+
+    returns = imagine(
+        model, policy, record.windows(torch.tensor([3]), 20), record.units, trainee.step, torch.zeros(20, 1, 1, 5),
+        gamma=1.0, obs_clip=10.0, pay=trainee.pay,
+    )  # fmt: skip
+    torch.testing.assert_close(torch.cat(seen), record.seen[3:23], rtol=1e-3, atol=1e-3)
+    assert returns.item() == pytest.approx(data.reward[3:23].sum(), abs=1e-4)
 
 
 @pytest.mark.parametrize(

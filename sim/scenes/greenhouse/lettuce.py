@@ -15,6 +15,7 @@ from sim.randomization import Family, draw, draw_bounds
 from sim.scenes.greenhouse import devices, instruments
 from sim.scenes.greenhouse.config import LettuceConfig, check
 from sim.scenes.greenhouse.economy import Account, account, climate
+from sim.scenes.greenhouse.logged import lettuce_reward
 from sim.scenes.greenhouse.weather import catalogue
 from sim.scenes.greenhouse.weather.bank import LEAD_S, LEADS, WeatherBank, make_bank
 from sim.spec import SceneSpec
@@ -150,6 +151,11 @@ class LettuceTask:
             "success": harvest & (totals.reward >= self.config.success_return),
         }
         return Verdict(self._reward, totals.penalty, harvest, metrics)
+
+    def pay(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], action: Tensor) -> Tensor:
+        """Reward (...) of a step from signals (..., k) before and after it and the action (..., A); differentiable."""
+        command = self.interface.command(action)
+        return lettuce_reward(before, after, command, config=self.config).to(action.dtype)
 
     def view(self, ids: Tensor | None) -> dict[str, Tensor]:
         """What signals are made of, for rows `ids`."""
