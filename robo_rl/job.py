@@ -19,6 +19,7 @@ from robo_rl.config import RunConfig, from_plain
 from robo_rl.distributed import Group
 from robo_rl.evaluate import check_fits, law_of, run_episodes, summarise
 from robo_rl.export_policy import export_policy
+from robo_rl.offline import open_data
 from robo_rl.recipe import Trainee, check, recipe, resolve
 from robo_rl.training import restore
 from sim.registry import make_env, ranges_path, scene_entry
@@ -53,9 +54,11 @@ def resolved(config: RunConfig) -> tuple[RunConfig, float]:
 
 
 def rehearse(config: RunConfig) -> None:
-    """Raises RoboError for a scene, settings or a device that cannot work, before a run directory is made."""
+    """Raises RoboError for a scene, settings, data or a device that cannot work, before a run directory is made."""
     device = _checked_device(config.device)
-    make_env(config.scene, 1, family=config.family, device=device, config=config.scene_config)
+    env = make_env(config.scene, 1, family=config.family, device=device, config=config.scene_config)
+    if config.data:
+        open_data(config, env, None)
 
 
 def _checked_device(name: str) -> torch.device:

@@ -99,7 +99,7 @@ class Progress:
             self._task = self._bar.add_task(title, total=total, completed=done, words="")
             self._bar.start()
         else:
-            print(f"{title}: {total:,} environment steps", flush=True)
+            print(f"{title}: {total:,} steps", flush=True)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the newest numbers."""

@@ -104,5 +104,6 @@ def test_train_says_what_is_wrong_with_its_data(
     rotor = ["--scene.mode", "rotor_thrust", "--no-relaunch", "--out", str(tmp_path / "run")]
     assert main(["train", "quadrotor/hover", "--algo", "bc", "--data", str(tmp_path / "set"), *rotor]) == 1
     assert "transitions of mode attitude_thrust; the scene is set to rotor_thrust" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists(), "a refused run leaves no directory that blocks the next one"
     assert main(["train", "quadrotor/hover", "--algo", "iql", "--no-relaunch"]) == 1
     assert "algorithm iql learns from recorded transitions: give --data DIR" in capsys.readouterr().err
