@@ -205,9 +205,15 @@ def check(config: RunConfig) -> None:
         raise BadInput(
             f"algo.points = {a.points} of {len(a.params)} parameters; expected 2 or more, 1,024 contexts at most"
         )
-    if a.strategy == "multitask" and config.num_envs < a.points ** len(a.params):
-        raise BadInput(f"{config.num_envs} environments for {a.points ** len(a.params)} contexts; expected one each")
+    contexts, policies = a.points ** len(a.params), -(-config.steps // a.source_steps)
+    if a.strategy == "multitask" and config.num_envs < contexts:
+        raise BadInput(f"{config.num_envs} environments for {contexts} contexts; expected one each")
     if not a.length > 0.0 or not a.noise > 0.0 or not a.beta >= 0.0:
         raise BadInput(
             f"algo.length = {a.length}, algo.noise = {a.noise}, algo.beta = {a.beta}; expected positive numbers"
+        )
+    if a.strategy != "multitask" and policies > contexts:
+        raise BadInput(
+            f"steps = {config.steps} pay for {policies} policies of algo.source_steps = {a.source_steps}; "
+            f"there are {contexts} contexts to train them in"
         )

@@ -181,6 +181,7 @@ def test_multitask_trains_one_policy_in_all_contexts() -> None:
         ({"source_steps": 0}, "algo.source_steps = 0; expected at least 1"),
         ({"length": 0.0}, "algo.length = 0.0"),
         ({"strategy": "multitask", "points": 9}, "8 environments for 9 contexts; expected one each"),
+        ({"source_steps": 900_000}, "pay for 6 policies of algo.source_steps = 900000; there are 5 contexts"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change: dict[str, Any], message: str) -> None:

@@ -16,7 +16,7 @@ from hardware.errors import BadInput
 from sim.registry import make_env, scene_entry
 from sim.scenes.greenhouse import devices, instruments
 from sim.scenes.greenhouse.baseline import LAWS
-from sim.scenes.greenhouse.config import Bounds, Equipment, LettuceConfig
+from sim.scenes.greenhouse.config import Bounds, Equipment, LettuceConfig, Prices
 from sim.scenes.greenhouse.picture import draw_season
 from sim.scenes.greenhouse.weather import readers
 from sim.scenes.greenhouse.weather.series import Series
@@ -381,6 +381,7 @@ def test_a_season_is_drawn(tmp_path: Path) -> None:
         ({"start_days": (80.0, 40.0)}, "start_days = 80, 40: expected days of the year from 1 to 366, the first one"),
         ({"step_noise": 0.9}, "step_noise = 0.9; expected 0 to 0.5"),
         ({"success_return": math.nan}, "success_return = nan; expected a finite number"),
+        ({"prices": Prices(co2=math.nan)}, "prices.co2 = nan; expected a finite number"),
         ({"bounds": Bounds(temperature=(20.0, 10.0))}, "bounds.temperature = 20, 10 degC: expected the lower bound"),
         ({"bounds": Bounds(co2=(500.0, 500.0))}, "bounds.co2 = 500, 500 ppm: expected the lower bound below"),
         ({"bounds": Bounds(humidity_cost=(-1.0, 0.0))}, "bounds.humidity_cost: expected finite costs, at least 0"),

@@ -130,6 +130,9 @@ def check(config: LettuceConfig) -> None:
         raise BadInput(f"step_noise = {config.step_noise:g}; expected 0 to 0.5")
     if not math.isfinite(config.success_return):
         raise BadInput(f"success_return = {config.success_return}; expected a finite number")
+    for name, price in vars(config.prices).items():
+        if not math.isfinite(price):
+            raise BadInput(f"prices.{name} = {price}; expected a finite number")
     for name, unit in (("co2", "ppm"), ("temperature", "degC"), ("humidity", "%")):
         low, high = getattr(config.bounds, name)
         if not low < high:
