@@ -60,10 +60,15 @@ SMALL_ROWS = 10_000
 NOISE = 0.3
 """Standard deviation of the noise on the rule's actions, in action units."""
 _IQL = {"hidden": (128, 128), "gamma": 0.97, "tau": 0.05, "learning_rate": 1e-3}
-SETTINGS: dict[str, dict[str, Any]] = {"bc": {"hidden": (128, 128)}, "iql": _IQL, "riql": _IQL, "mbdp": {}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bc": {"hidden": (128, 128)},
+    "iql": _IQL,
+    "riql": _IQL,
+    "mbdp": {"anneal_steps": 400},
+}
 """A season's climate answers within a day, so values look 17 hours ahead and settle within few gradient steps."""
-MOST_STEPS = {"iql": 6_000, "riql": 6_000, "mbdp": 2_000}
-"""Of learners whose steps are expensive."""
+MOST_STEPS = {"iql": 6_000, "riql": 6_000, "mbdp": 3_400}
+"""Of learners whose steps are expensive; mbdp's are 3,000 of its models and 400 of its policy."""
 
 
 def set_points(folder: Path, size: Size) -> SetPoints:
@@ -178,7 +183,7 @@ def learnt(data: Path, algorithm: str, seed: int, size: Size, **changes: Any) ->
     """A law learnt from a data set, with the scene's hyper-parameters for the algorithm and those of the study."""
     default = job.default_config(SCENE, algorithm=algorithm)
     steps = min(size.steps, MOST_STEPS.get(algorithm, size.steps))
-    settings = SETTINGS[algorithm] | {"anneal_steps": steps} | changes
+    settings = {"anneal_steps": steps} | SETTINGS[algorithm] | changes
     config = dataclasses.replace(
         default,
         seed=seed,
