@@ -40,6 +40,7 @@ def seasons(law: str, args: argparse.Namespace) -> dict[str, NDArray[np.float64]
     artifact = None if law in LAWS or law == "mpc" else PolicyArtifact.load(resolve(law))
     config = entry.config if artifact is None else scene_config(artifact, entry.config)
     chosen = {"weather": args.weather, "split": args.split, "step_noise": args.step_noise, "substep_s": args.substep}
+    chosen["structure"] = args.structure
     if args.forecast:
         chosen["forecast"] = args.forecast
     config = dataclasses.replace(config, **chosen)
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--weather", default="synthetic", help="synthetic, measured, or a file")
     parser.add_argument("--split", default="test", help="validation, test or shift")
     parser.add_argument("--family", default="train", help="nominal, train or wide: how the 8 greenhouses are drawn")
+    parser.add_argument("--structure", action="store_true", help="houses of very different build too")
     parser.add_argument("--forecast", default="", help="perfect, noisy or none, where it is not the policy's own")
     parser.add_argument("--step-noise", type=float, default=0.0, help="on all coefficients; the benchmark has 0.05")
     parser.add_argument("--substep", type=float, default=450.0, help="integration step, s; the benchmark's is 450")
