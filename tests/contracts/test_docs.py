@@ -251,7 +251,7 @@ def help_of(key: tuple[str, ...]) -> str:
 
 
 _NAMED = {
-    ("train",): [["quadrotor/hover"], ["greenhouse/lettuce"]],
+    ("train",): [["quadrotor/hover"], ["greenhouse/lettuce"], ["greenhouse/lettuce", "--algo", "robust-apg"]],
     ("eval",): [["zoo:quadrotor-hover"]],
     ("dataset",): [["--collect", "quadrotor/hover"]],
 }
