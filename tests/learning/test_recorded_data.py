@@ -42,7 +42,7 @@ def test_models_predict_the_climate_and_replay_the_weather(folder: Path) -> None
     trainee = mbdp.prepare(config("mbdp", algo, folder), env, data=folder)
     named = [f.source for f in env.spec.observation for _ in range(f.size)]
     predicted = {named[i] for i in trainee.record.columns.tolist()}
-    assert predicted == {"air_temperature", "relative_humidity", "co2", "crop_dry_weight", "command"}
+    assert predicted == {"air_temperature", "relative_humidity", "co2", "crop_dry_weight"}
     assert isinstance(trainee.actor, TrackingPolicy)
     assert trainee.step.tolist() == pytest.approx([0.2, 0.2, 0.2])  # 10 % of the stroke, which is 2 in action units
     for _ in range(5):
