@@ -339,20 +339,22 @@ def play(
         player = Player(node, log, playing, stop)
         spinner = threading.Thread(target=executor.spin, name="log-player-executor", daemon=True)
         spinner.start()
-        for topic, why in player.skipped.items():
-            say(f"not playing {topic}: {why}")
-        say(f"playing {playing.log}: {log.count} messages, {log.duration_s:.1f} s, at rate {playing.rate:g}")
-        stop.wait(playing.delay_s)
-        player.watch_for_live_robots()  # without commands too: two sources of one state would both be believed
-        started = time.monotonic()
-        player.play()
-        took = time.monotonic() - started
-        if player.refusal is not None:
-            raise player.refusal
-        if not stop.is_set():
-            player.finish()
-        executor.shutdown()
-        spinner.join(timeout=5.0)
+        try:
+            for topic, why in player.skipped.items():
+                say(f"not playing {topic}: {why}")
+            say(f"playing {playing.log}: {log.count} messages, {log.duration_s:.1f} s, at rate {playing.rate:g}")
+            stop.wait(playing.delay_s)
+            player.watch_for_live_robots()  # without commands too: two sources of one state would both be believed
+            started = time.monotonic()
+            player.play()
+            took = time.monotonic() - started
+            if player.refusal is not None:
+                raise player.refusal
+            if not stop.is_set():
+                player.finish()
+        finally:  # a thread that still spins when the node goes aborts the process
+            executor.shutdown()
+            spinner.join(timeout=5.0)
     late = np.frombuffer(player.lateness_s, dtype=np.float64) * 1e3 if player.lateness_s else np.zeros(0)
     p50, p99, most = np.percentile(late, [50, 99, 100]) if len(late) else (0.0, 0.0, 0.0)
     figures = {"p50": float(p50), "p99": float(p99), "max": float(most)}
