@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,8 @@ def recorded_steps(
 ) -> LogSteps:
     """The policy's ticks; within `taken_over` (log times from, to) and in logs without ticks the commands sent.
 
+    Where a policy goes on ticking while somebody else steers, the tick's step takes the other one's command.
+
     Raises BadInput for a log without steps in the interface's mode, or whose robot lacks a signal.
     """
     spec, mode = interface.robot, interface.mode
@@ -100,9 +102,13 @@ def recorded_steps(
     goals = _Goals(log, interface, space, steps)
     last_ns = -(2**62)
     for c in commands:
-        if c.received_ns - last_ns < SAME * period_ns or _near(ticks_ns, c.received_ns, 0.5 * period_ns):
+        taken = any(t0 <= c.received_ns < t1 for t0, t1 in taken_over)
+        tick = _near(ticks_ns, c.received_ns, 0.5 * period_ns)
+        if tick is not None:
+            if taken and not np.allclose(c.value.values, steps[tick].sent, rtol=1e-5, atol=1e-6):
+                steps[tick] = replace(steps[tick], sent=c.value.values)  # somebody steered while the policy went on
             continue
-        if flown and not any(t0 <= c.received_ns < t1 for t0, t1 in taken_over):
+        if c.received_ns - last_ns < SAME * period_ns or (flown and not taken):
             continue
         state, goal = states.at(c.received_ns), goals.at(c.received_ns)
         if state is None or goal is None:
@@ -117,10 +123,12 @@ def recorded_steps(
     return LogSteps(steps, _following(steps, period_ns), states.all, flown, dropped)
 
 
-def _near(instants: NDArray[np.int64], t_ns: int, within_ns: float) -> bool:
-    """Whether one of the ordered instants lies so close."""
+def _near(instants: NDArray[np.int64], t_ns: int, within_ns: float) -> int | None:
+    """Index of the nearest of the ordered instants, where it lies so close."""
     i = int(np.searchsorted(instants, t_ns))
-    return any(abs(int(t) - t_ns) < within_ns for t in instants[max(i - 1, 0) : i + 1])
+    around = range(max(i - 1, 0), min(i + 1, len(instants)))
+    nearest = min(around, key=lambda k: abs(int(instants[k]) - t_ns), default=None)
+    return nearest if nearest is not None and abs(int(instants[nearest]) - t_ns) < within_ns else None
 
 
 def _following(steps: Sequence[LogStep], period_ns: float) -> NDArray[np.bool_]:

@@ -161,6 +161,18 @@ def test_where_a_human_took_over_the_commands_sent_are_the_steps(tmp_path: Path)
     np.testing.assert_allclose(data.obs[1:, 12], np.arange(19) * 0.02, atol=1e-6)  # one flight, without a seam
 
 
+def test_a_policy_that_ticks_on_does_not_pass_for_the_human_who_steers(tmp_path: Path) -> None:
+    """Steps 6 to 8 hold the policy's ticks and, a millisecond later, a human's commands, which decide where marked."""
+    log = write_log(tmp_path / "flight", beside=range(6, 9))
+    assert not made(log, "rlif").action[:, 1].any()
+    Marker(log).range("intervention", 6, 9, "human")
+    data = made(log, "rlif")
+    assert steps_of(data) == list(range(20))
+    pitched = np.zeros(20)
+    pitched[6:9] = 0.3 / 0.5  # in action units
+    np.testing.assert_allclose(data.action[:, 1], pitched, atol=1e-6)
+
+
 def test_hg_dagger_learns_the_humans_actions_only(log: Path) -> None:
     marker = Marker(log)
     marker.episode(2, 10, "failure")

@@ -39,13 +39,16 @@ def write_log(
     folder: Path,
     *,
     by_hand: range = range(0),
+    beside: range = range(0),
     gap_before: int | None = None,
     extra_states: int = 1,
     goal: bool = False,
 ) -> Path:
     """Twenty steps, x = 0.1 m per step; `gap_before` moves that step and all later ones half a second on.
 
-    In the steps `by_hand` no policy ticks, only commands are recorded. `extra_states` more states follow the last step.
+    In the steps `by_hand` no policy ticks, only commands are recorded; in the steps `beside` the policy ticks on, and
+    somebody else's command, pitched by 0.3 rad, follows a millisecond later. `extra_states` more states follow the
+    last step.
     `goal`: the goal is recorded on its own topic too.
     """
     spec = load_spec("crazyflie")
@@ -69,6 +72,8 @@ def write_log(
                     number = i - len([h for h in by_hand if h < i]) + (50 if shift else 0)
                     sink.tick(Tick(number, state_ns(i) + shift, GOAL, {}, sent(i), sent(i)), now)
             sink.state(RobotState(state_ns(i) + shift, signals), now + 500_000)
+            if i in beside:
+                sink.sent(Command("attitude_thrust", sent(i) + np.array([0.0, 0.3, 0.0, 0.0])), now + 1_000_000)
     return path
 
 
