@@ -42,6 +42,10 @@ class Field:
     dtype: str = "float32"
     preprocessor: str = ""
     """Named pure function for images and clouds; none yet."""
+    entity: str = ""
+    """What the numbers describe: "" is the robot itself, anything else others of one kind ('neighbour', 'obstacle')."""
+    members: int = 1
+    """The value is this many equal parts, one per member of the entity: all of member 0, then all of member 1, ..."""
 
 
 class Memory(NamedTuple):
@@ -62,6 +66,7 @@ class Interface:
         self.robot, self.mode = robot, robot.mode(mode)
         self.observation, self.action = observation, action
         self._check_names()
+        check_members(observation)
         for f in observation:
             self._check_observation(f)
         sources = tuple(f.source for f in action)
@@ -196,6 +201,23 @@ class Interface:
             raise BadInput(f"field {f.name}: only a vector of 3 on a robot with quat_wxyz turns into frame '{f.frame}'")
         if f.frame not in ("", frame) and not turned:
             raise BadInput(f"field {f.name}: '{f.source}' is given in frame '{frame}', not '{f.frame}'")
+
+
+def check_members(fields: tuple[Field, ...]) -> None:
+    """Raises BadInput where a field does not split into its members, or fields of one entity count them differently."""
+    counts: dict[str, Field] = {}
+    for f in fields:
+        if f.members < 1 or f.size % f.members:
+            raise BadInput(f"field {f.name}: size {f.size} does not split into {f.members} members")
+        if f.members == 1:
+            continue
+        if not f.entity:
+            raise BadInput(f"field {f.name}: {f.members} members of no entity; expected a name such as 'neighbour'")
+        first = counts.setdefault(f.entity, f)
+        if first.members != f.members:
+            raise BadInput(
+                f"field {f.name}: {f.members} members of '{f.entity}', but field {first.name} has {first.members}"
+            )
 
 
 def _down(quat: Any) -> Any:

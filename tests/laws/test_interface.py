@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from controllers.interface import Field, Interface, Memory, fields_from_json, fields_to_json
+from controllers.interface import Field, Interface, Memory, check_members, fields_from_json, fields_to_json
 from hardware.errors import BadInput, NotFoundError
 from hardware.geometry import quat_from_euler, quat_multiply, rotate
 from hardware.spec import load_spec
@@ -220,6 +220,30 @@ def test_a_field_the_robot_cannot_serve_is_refused(change: dict[str, Any], messa
         make(dataclasses.replace(GOOD, **change))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_members_of_an_entity_are_equal_parts_and_equally_many() -> None:
+    three = Field("p", "p", 9, "m", entity="neighbour", members=3)
+    two = Field("v", "v", 6, "m/s", entity="neighbour", members=2)
+    grid = Field("grid", "grid", 9, "m", entity="obstacle")
+    check_members((GOOD, three, dataclasses.replace(two, size=9, members=3), grid))
+    check_members((three, dataclasses.replace(two, entity="obstacle"), grid))
+    bad = [
+        ((dataclasses.replace(three, size=8),), "field p: size 8 does not split into 3 members"),
+        ((dataclasses.replace(three, members=0),), "field p: size 9 does not split into 0 members"),
+        ((dataclasses.replace(three, entity=""),), "field p: 3 members of no entity"),
+        ((three, two), "field v: 2 members of 'neighbour', but field p has 3"),
+    ]
+    for fields, message in bad:
+        with pytest.raises(BadInput, match=message):
+            check_members(fields)
+    with pytest.raises(BadInput, match="field velocity: 3 members of no entity"):
+        make(dataclasses.replace(GOOD, members=3))
+
+
+def test_a_card_from_before_entities_loads() -> None:
+    old = [{k: v for k, v in f.items() if k not in ("entity", "members")} for f in fields_to_json((GOOD,))]
+    assert fields_from_json(old) == (GOOD,)
 
 
 def test_names_are_used_once_and_actions_match_the_mode() -> None:
