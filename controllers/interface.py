@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from controllers.surroundings import PERCEIVED
 from hardware.arrays import constant, namespace
 from hardware.errors import BadInput
-from hardware.geometry import rotate_inverse
+from hardware.geometry import quat_to_matrix, rotate_inverse
 from hardware.spec import RobotSpec
 
 FRAMES = ("", "world", "body", "yaw")
@@ -23,8 +24,9 @@ class Field:
 
     name: str
     source: str
-    """Observation: a signal of the robot, `goal:SIGNAL`, `error:SIGNAL` (goal minus state), `gravity` (unit vector)
-    or `command` (the commands last sent, in action units). Action: a component of the command mode."""
+    """Observation: a signal of the robot, `goal:SIGNAL`, `error:SIGNAL` (goal minus state), `gravity` (unit vector),
+    `rotation` (body to world, nine numbers, row by row), `command` (the commands last sent, in action units), or a signal that is perceived of the surroundings, see
+    `controllers.surroundings.PERCEIVED`. Action: a component of the command mode."""
     size: int
     unit: str
     frame: str = ""
@@ -145,6 +147,9 @@ class Interface:
         if f.source == "command":
             scale, offset = self._action_scale(memory.command)
             return (memory.command - offset) / scale
+        if f.source == "rotation":
+            matrix = quat_to_matrix(state["quat_wxyz"])
+            return namespace(matrix).reshape(matrix, (*matrix.shape[:-2], 9))
         if f.source == "gravity":
             if f.frame == "body":
                 return _gravity_in_body(state["quat_wxyz"])
@@ -160,6 +165,8 @@ class Interface:
         if f.frame == "yaw" and self._is_world(f):
             if ("heading", "") not in seen:
                 seen["heading", ""] = _heading(state["quat_wxyz"])
+            if f.source in PERCEIVED:
+                return _members_into_heading(seen["heading", ""], value, PERCEIVED[f.source].size)
             return _into_heading(seen["heading", ""], value)
         return value if value.ndim == memory.command.ndim else value[..., None]
 
@@ -168,6 +175,8 @@ class Interface:
 
     def _is_world(self, f: Field) -> bool:
         signal = f.source.rpartition(":")[2]
+        if f.source in PERCEIVED:
+            return PERCEIVED[f.source].frame == "world"
         return f.source == "gravity" or self.robot.signals[signal].frame == "world"
 
     def _check_names(self) -> None:
@@ -187,8 +196,11 @@ class Interface:
             raise BadInput(f"field {f.name}: frame '{f.frame}' unknown; frames: {', '.join(FRAMES[1:])}")
         if kind not in ("", "goal", "error"):
             raise BadInput(f"field {f.name}: source '{f.source}' unknown; kinds: goal:SIGNAL, error:SIGNAL")
-        if kind == "" and f.source in ("command", "gravity"):
-            size, frame = (self.action_size, "") if f.source == "command" else (3, "world")
+        if f.source in PERCEIVED:
+            self._check_perceived(f)
+            return
+        if kind == "" and f.source in ("command", "gravity", "rotation"):
+            size, frame = {"command": (self.action_size, ""), "gravity": (3, "world"), "rotation": (9, "")}[f.source]
         elif signal in self.robot.signals:
             size, frame = math.prod(self.robot.signals[signal].shape), self.robot.signals[signal].frame
         else:
@@ -219,6 +231,15 @@ def check_members(fields: tuple[Field, ...]) -> None:
                 f"field {f.name}: {f.members} members of '{f.entity}', but field {first.name} has {first.members}"
             )
 
+    def _check_perceived(self, f: Field) -> None:
+        what = PERCEIVED[f.source]
+        if f.size != what.size * f.members:
+            raise BadInput(
+                f"field {f.name}: size {f.size}, but '{f.source}' of {f.members} members has {what.size * f.members}"
+            )
+        if f.frame not in ("", what.frame) and not (f.frame == "yaw" and what.frame == "world"):
+            raise BadInput(f"field {f.name}: '{f.source}' is given in frame '{what.frame}', not '{f.frame}'")
+
 
 def _down(quat: Any) -> Any:
     """The unit vector of gravity in the world (..., 3)."""
@@ -245,6 +266,16 @@ def _into_heading(heading: tuple[Any, Any], v: Any) -> Any:
     c, s = heading
     x, y = v[..., 0], v[..., 1]
     return namespace(v).stack([c * x + s * y, c * y - s * x, v[..., 2]], axis=-1)
+
+
+def _members_into_heading(heading: tuple[Any, Any], v: Any, size: int) -> Any:
+    """World vectors of `size` 2 or 3, one behind the other (..., members * size), in the frame of the heading."""
+    c, s = heading
+    planes = []
+    for i in range(0, v.shape[-1], size):
+        x, y = v[..., i], v[..., i + 1]
+        planes += [c * x + s * y, c * y - s * x, *(v[..., i + j] for j in range(2, size))]
+    return namespace(v).stack(planes, axis=-1)
 
 
 def fields_to_json(fields: tuple[Field, ...]) -> list[dict[str, Any]]:
