@@ -14,6 +14,8 @@ FAR_M = 10.0
 GRID_M = 0.1
 """Spacing of the 3 x 3 points of the distance grid."""
 TINY = 1e-6
+NOBODY = 1e30
+"""Sorting key of a place that nobody holds: behind everybody, but before those already taken (inf)."""
 
 
 class Perceived(NamedTuple):
@@ -112,7 +114,7 @@ def _neighbours(position: Any, velocity: Any, around: Around, count: int) -> dic
     )
     distance = xp.sqrt(xp.sum(to * to, axis=-1)) + TINY
     opening = xp.sum(to * by, axis=-1) / distance
-    key = xp.where(known, distance + opening, constant(float("inf"), distance))
+    key = xp.where(known, distance + opening, constant(NOBODY, distance))
     parts: dict[str, list[Any]] = {name: [] for name, p in PERCEIVED.items() if p.entity == "neighbour"}
     for index in select(key, count):
         there = _take(known, index)
@@ -129,7 +131,7 @@ def _obstacles(position: Any, velocity: Any, around: Around, count: int) -> dict
     xp = namespace(position)
     to, radius, present = _padded(around.obstacles - position[..., None, :], around.radius, around.present, count)
     distance = xp.sqrt(xp.sum(to * to, axis=-1)) + TINY
-    key = xp.where(present, distance - radius, constant(float("inf"), distance))
+    key = xp.where(present, distance - radius, constant(NOBODY, distance))
     parts: dict[str, list[Any]] = {
         name: [] for name, p in PERCEIVED.items() if p.entity == "obstacle" and "grid" not in name
     }
