@@ -2,7 +2,7 @@
 
 Prints where each robot is reached, then one line beginning with READY that carries the same as JSON. A fault is given
 as name[:at_s[:value]], at_s may be a range such as 2..8 from which an instant is drawn; for the Crazyflie: packet_loss,
-delay, link_drop, motor_loss, battery_low, gyro_nan, sensor_freeze. For the greenhouse PLC it is
+delay, link_drop, motor_loss, battery_low, gyro_nan, sensor_freeze, mocap_loss. For the greenhouse PLC it is
 name[:at[:duration[:value]]], times in seconds or as 30m, 2h, 1d: restart, dead_connection, key_off, storm, delay,
 stuck_vent, stuck_heat, stuck_co2, and drop_, freeze_, drift_ and spike_ with a sensor: temperature, humidity, co2
 (drop_ and freeze_ also weather).
@@ -45,6 +45,16 @@ class Args:
     """Scene whose simulator is the robots' world, for instance quadrotor/hover; by default the built-in one."""
     family: Literal["nominal", "train", "wide"] = "nominal"
     """Family of worlds the scene draws from."""
+    mocap: bool = False
+    """Crazyflie: also play the motion-capture computer, which tells every drone where all of them are."""
+    mocap_rate: float = 100.0
+    """Frames per second."""
+    mocap_dropout: float = 0.0
+    """Share of frames in which a drone is not recognised."""
+    mocap_noise: float = 0.001
+    """Standard deviation of a coordinate, m."""
+    mocap_port: int | None = None
+    """Port where programs subscribe to the frames; 0 takes a free one, as --port 0 does."""
     duration: float | None = None
     """Stop after so many emulated seconds."""
     linger: float = 0.0
@@ -71,6 +81,7 @@ def run(args: Args) -> Outcome:
         faults=args.fault,
         seed=args.seed,
         plant=_plant(args),
+        **_further(args),
     )
     previous = {
         s: signal.signal(s, lambda *_: emulator.request_stop(args.linger)) for s in (signal.SIGINT, signal.SIGTERM)
@@ -79,6 +90,9 @@ def run(args: Args) -> Outcome:
         for number, address in enumerate(emulator.addresses, start=1):
             print(f"{args.robot} {number} of {args.num} at {address}")
         ready = {"robot": args.robot, "addresses": emulator.addresses, "time_scale": args.time_scale}
+        for name, address in getattr(emulator, "also_at", {}).items():
+            print(f"{name} at {address}")
+            ready[name] = address
         print(f"READY {json.dumps(ready)}", flush=True)
         with real_time():  # a robot's physics waits for nobody
             emulator.serve(float("inf") if args.duration is None else args.duration)
@@ -97,6 +111,22 @@ def run(args: Args) -> Outcome:
             **emulator.figures(),
         }
     )
+
+
+def _further(args: Args) -> dict[str, Any]:
+    """Arguments of the emulator that only some robots have."""
+    if not args.mocap:
+        return {}
+    if args.robot != "crazyflie":
+        raise BadInput(f"--mocap is for robot 'crazyflie', not '{args.robot}'")
+    from hardware.robots.crazyflie import mocap
+    from hardware.robots.crazyflie.motion_capture import Capture
+
+    free = 0 if args.port == 0 else mocap.DEFAULT_PORT
+    return {
+        "capture": Capture(args.mocap_rate, args.mocap_dropout, args.mocap_noise),
+        "mocap_port": free if args.mocap_port is None else args.mocap_port,
+    }
 
 
 def _plant(args: Args) -> Any:

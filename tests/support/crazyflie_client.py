@@ -7,6 +7,7 @@ import numpy as np
 
 from hardware.robots.crazyflie import wire
 from hardware.robots.crazyflie import wire_commands as w
+from hardware.robots.crazyflie import wire_localization as wl
 from hardware.robots.crazyflie.emulator import EmulatedSwarm
 from hardware.robots.crazyflie.supervisor import State
 from hardware.robots.crazyflie.wire import Frame, Info, Port, SupervisorCommand
@@ -49,8 +50,8 @@ class Client:
         """Any message of `wire_commands`."""
         if isinstance(message, w.HighLevel):
             frame = w.encode_high_level(message)
-        elif isinstance(message, w.Localization):
-            frame = w.encode_localization(message)
+        elif isinstance(message, wl.Localization):
+            frame = wl.encode_localization(message)
         else:
             frame = w.encode_setpoint(message)  # type: ignore[arg-type]
         self.swarm.receive(self.index, wire.encode(frame))

@@ -4,9 +4,10 @@ import json
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.emulator_process import emulated
+from support.emulator_process import emulated, served
 
 from hardware.robots.crazyflie.driver import Driver
 from hardware.robots.crazyflie.faults import FAULTS
@@ -57,6 +58,18 @@ def test_a_port_in_use_is_one_line_and_a_failure(capsys: pytest.CaptureFixture[s
         (["crazyflie", "--host", "no.such.host.invalid"], 1, "cannot be served"),
         (["crazyflie", "--scene", "no/such"], 1, "scene 'no/such' not found; known: greenhouse/lettuce, "),
         (["crazyflie", "--prot", "0"], 2, "--prot"),
+        (
+            ["crazyflie", "--mocap", "--mocap-rate", "1000"],
+            1,
+            "motion capture at 1000.0 Hz; expected above 0 and at most",
+        ),
+        (
+            ["crazyflie", "--mocap", "--mocap-dropout", "2"],
+            1,
+            "motion capture drops out in 2.0 of the frames; expected",
+        ),
+        (["crazyflie", "--mocap", "--mocap-noise", "-1"], 1, "motion capture noise of -1.0 m; expected"),
+        (["greenhouse_plc", "--mocap"], 1, "--mocap is for robot 'crazyflie', not 'greenhouse_plc'"),
     ],
 )
 def test_bad_arguments_are_one_line(
@@ -81,7 +94,10 @@ def test_the_readme_tells_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"| `{name}` | `{kind.parameter}` |" in text
     files = set(re.findall(r"`(\w+\.(?:py|toml))`", text))
     assert files == {p.name for p in README.parent.iterdir() if p.suffix in (".py", ".toml")} - {"__init__.py"}
-    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    with emulated("crazyflie") as addresses:
-        exec(compile(snippet.replace("udp://127.0.0.1:19850", addresses[0]), str(README), "exec"), {})
+    snippets = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    with served("crazyflie", "--mocap") as ready:
+        snippets = snippets.replace("udp://127.0.0.1:19850", ready["addresses"][0])
+        names: dict[str, Any] = {}
+        exec(compile(snippets.replace("udp://127.0.0.1:19840", ready["mocap"]), str(README), "exec"), names)
     assert capsys.readouterr().out.startswith("[")
+    assert set(names["seen"]) == {1}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from support.crazyflie_client import Client
 
 from hardware.robots.crazyflie import wire_commands as w
+from hardware.robots.crazyflie import wire_localization as wl
 from hardware.robots.crazyflie.emulator import EmulatedSwarm
 from hardware.robots.crazyflie.estimator import QUIET
 from hardware.robots.crazyflie.planner import Planner
@@ -178,7 +179,7 @@ def test_external_pose_moves_the_estimate_and_the_drone_follows() -> None:
     shift = np.array([0.2, 0.0, 0.0])
     for _ in range(200):
         x, y, z = client.position + shift
-        client.send(w.ExternalPosition((float(x), float(y), float(z))))
+        client.send(wl.ExternalPosition((float(x), float(y), float(z))))
         client.advance(0.02)
     # Motion capture says that it stands 0.2 m ahead of where it was: it flies back by as much.
     assert client.position[0] - before[0] == pytest.approx(-0.2, abs=0.04)
@@ -188,7 +189,7 @@ def test_external_attitude_turns_the_estimate() -> None:
     client = Client(EmulatedSwarm(seed=2, noise=QUIET))
     half = 0.15
     for _ in range(50):
-        client.send(w.ExternalPose((0.0, 0.0, 0.0), (math.cos(half), 0.0, 0.0, math.sin(half))))
+        client.send(wl.ExternalPose((0.0, 0.0, 0.0), (math.cos(half), 0.0, 0.0, math.sin(half))))
         client.advance(0.01)
     assert client.autopilot.estimate.angles[2, 0] == pytest.approx(0.3, abs=0.01)
     client.set_parameter("kalman.resetEstimation", 1)

@@ -5,6 +5,7 @@ import pytest
 from support.crazyflie_client import Client
 
 from hardware.robots.crazyflie import wire_commands as w
+from hardware.robots.crazyflie import wire_localization as wl
 from hardware.robots.crazyflie.emulator import EmulatedSwarm
 from hardware.robots.crazyflie.supervisor import MOTORS_RUN, TRANSITIONS, State, Supervisor
 from hardware.robots.crazyflie.wire import Info
@@ -133,7 +134,7 @@ def test_tumbling_in_flight_stops_the_motors_and_recovery_needs_an_upright_drone
 @pytest.mark.parametrize(
     "stop",
     [
-        lambda c: c.send(w.EmergencyStop()),
+        lambda c: c.send(wl.EmergencyStop()),
         lambda c: c.set_parameter("stabilizer.stop", 1),
         lambda c: c.swarm.receive(0, b"\x9d\x03"),  # port 9, channel 1: emergency stop
     ],
@@ -157,9 +158,9 @@ def test_emergency_stop_locks_until_a_restart(client: Client, stop) -> None:
 
 def test_emergency_watchdog_must_be_fed_once_begun(client: Client) -> None:
     client.take_off()
-    client.advance(3.0, w.EmergencyStopWatchdog(), every_s=0.5)
+    client.advance(3.0, wl.EmergencyStopWatchdog(), every_s=0.5)
     assert client.state is State.FLYING
-    client.send(w.EmergencyStopWatchdog())
+    client.send(wl.EmergencyStopWatchdog())
     took = client.until(lambda: client.state is State.LOCKED, within_s=2.0)
     assert 1.0 <= took <= 1.09
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hardware.robots.crazyflie import logs, parameters, wire
 from hardware.robots.crazyflie import wire_commands as w
+from hardware.robots.crazyflie import wire_localization as wl
 from hardware.robots.crazyflie.quatcompress import compress_quat, decompress_quat
 from hardware.robots.crazyflie.wire import Frame, LogCommand, Port, WireError
 
@@ -54,11 +55,12 @@ HIGH_LEVEL = st.one_of(
     st.builds(w.GoTo, VEC, ANGLES, DURATION, st.booleans(), st.booleans(), GROUP),
 )
 LOCALIZATION = st.one_of(
-    st.builds(w.ExternalPosition, VEC),
-    st.builds(w.ExternalPose, VEC, UNIT, st.none()),
-    st.builds(w.ExternalPose, SHORT_VEC, UNIT, GROUP),
-    st.just(w.EmergencyStop()),
-    st.just(w.EmergencyStopWatchdog()),
+    st.builds(wl.ExternalPosition, VEC, st.none()),
+    st.builds(wl.ExternalPosition, SHORT_VEC, GROUP),
+    st.builds(wl.ExternalPose, VEC, UNIT, st.none()),
+    st.builds(wl.ExternalPose, SHORT_VEC, UNIT, GROUP),
+    st.just(wl.EmergencyStop()),
+    st.just(wl.EmergencyStopWatchdog()),
 )
 
 
@@ -96,12 +98,12 @@ def test_high_level_commands_survive_the_wire(message: w.HighLevel) -> None:
 
 
 @given(LOCALIZATION)
-def test_localization_survives_the_wire(message: w.Localization) -> None:
-    (got,) = w.decode_localization(wire.decode(wire.encode(w.encode_localization(message))))
-    if isinstance(message, w.ExternalPose):
-        assert isinstance(got, w.ExternalPose)
+def test_localization_survives_the_wire(message: wl.Localization) -> None:
+    (got,) = wl.decode_localization(wire.decode(wire.encode(wl.encode_localization(message))))
+    if isinstance(message, wl.ExternalPose):
+        assert isinstance(got, wl.ExternalPose)
         assert abs(np.dot(got.quat_wxyz, message.quat_wxyz)) > math.cos(QUAT_ERROR / 2)
-        got = w.ExternalPose(got.position, message.quat_wxyz, got.drone)
+        got = wl.ExternalPose(got.position, message.quat_wxyz, got.drone)
     assert_same(message, got, 0.5e-3 + 1e-9)
 
 
@@ -128,7 +130,7 @@ def test_garbage_is_a_wire_error_or_a_message(datagram: bytes) -> None:
     for port, channel in ((3, 0), (7, 0), (7, 1), (13, 2), (0, 0)):
         survives(w.decode_setpoint, Frame(port, channel, datagram))
     for channel in range(4):
-        survives(w.decode_localization, Frame(6, channel, datagram))
+        survives(wl.decode_localization, Frame(6, channel, datagram))
     for decoder in (
         w.decode_high_level,
         wire.unpack_log_control,
@@ -224,11 +226,12 @@ MALFORMED_LOCALIZATION = {
     "position NaN": (Frame(6, 0, struct.pack("<fff", math.nan, 0, 0)), "not finite"),
     "empty": (Frame(6, 1, b""), "packet None"),
     "unknown": (Frame(6, 1, b"\x63"), "packet 99"),
-    "another channel": (Frame(6, 2, b"\x08"), "channel 2 unknown"),
+    "another channel": (Frame(6, 2, b"\x08"), "1 to 4 times 7"),
+    "channel 3": (Frame(6, 3, b"\x08"), "channel 3 unknown"),
     "emergency with data": (Frame(6, 1, b"\x03\0"), "2 bytes; expected 1"),
     "pose too short": (Frame(6, 1, b"\x08" + b"\0" * 27), "28 bytes; expected 29"),
     "pose without rotation": (Frame(6, 1, b"\x08" + b"\0" * 28), "quaternion of norm 0"),
-    "packed pose cut": (Frame(6, 1, b"\x09" + b"\0" * 10), "11 bytes; expected 12 or 23"),
+    "packed pose cut": (Frame(6, 1, b"\x09" + b"\0" * 10), "10 bytes; expected 1 to 2 times 11"),
 }
 
 
@@ -236,7 +239,7 @@ MALFORMED_LOCALIZATION = {
 def test_malformed_localization(name: str) -> None:
     frame, message = MALFORMED_LOCALIZATION[name]
     with pytest.raises(WireError, match=message):
-        w.decode_localization(frame)
+        wl.decode_localization(frame)
 
 
 TOO_MUCH = {
@@ -252,7 +255,7 @@ TOO_MUCH = {
     "quaternion": (lambda: compress_quat((0, 0, 0, 0)), "norm 0; expected 1"),
     "ten variables": (lambda: wire.pack_log_variables(LogCommand.CREATE, 1, [(7, 1)] * 10), "at most 9"),
     "sample": (lambda: wire.pack_log_data(1, 0, b"\0" * 27), "at most 26"),
-    "poses": (lambda: w.encode_packed_poses([w.ExternalPose((0, 0, 0), (1, 0, 0, 0), 1)] * 3), "3 poses"),
+    "poses": (lambda: wl.encode_packed_poses([wl.ExternalPose((0, 0, 0), (1, 0, 0, 0), 1)] * 3), "3 poses"),
     "name": (lambda: wire.pack_toc_item(wire.TocItem(0, 7, "a" * 20, "b" * 10)), "a packet holds 30"),
     "type": (lambda: wire.type_name(wire.LOG_TYPES, 99), "type code 0x63 unknown"),
 }
@@ -331,10 +334,10 @@ def test_our_bytes_are_cflibs_bytes() -> None:
         ),
         (lambda: h.stop(), w.encode_high_level(w.HighLevelStop())),
         (lambda: h.set_group_mask(3), w.encode_high_level(w.GroupMask(3))),
-        (lambda: loc.send_extpos([1, 2, 3]), w.encode_localization(w.ExternalPosition((1, 2, 3)))),
+        (lambda: loc.send_extpos([1, 2, 3]), wl.encode_localization(wl.ExternalPosition((1, 2, 3)))),
         (
             lambda: loc.send_extpose([1, 2, 3], [0, 0, 1, 0]),
-            w.encode_localization(w.ExternalPose((1, 2, 3), (0, 0, 0, 1))),
+            wl.encode_localization(wl.ExternalPose((1, 2, 3), (0, 0, 0, 1))),
         ),
     ]
     for send, ours in pairs:

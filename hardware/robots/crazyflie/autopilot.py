@@ -23,6 +23,7 @@ from hardware.robots.crazyflie.firmware import (
     rotor_ceiling,
     start_cascade,
 )
+from hardware.robots.crazyflie.peers import Peers
 from hardware.robots.crazyflie.position import PositionController
 from hardware.robots.crazyflie.supervisor import MOTORS_RUN, State, Supervisor, Timings
 from hardware.robots.crazyflie.target import Target
@@ -73,6 +74,7 @@ class Autopilot:
         self.pilots = [self._new_pilot() for _ in range(r)]
         self.motors = np.zeros((4, r))
         """Commands to the motors, normalised force."""
+        self.peers = Peers(r)
         self.now_ms = 0
         self.battery_v = np.full(r, NOMINAL_BATTERY_V)
         self._setpoint = np.zeros((4, r))
@@ -212,6 +214,7 @@ class Autopilot:
         self.plant.reset(i)
         self.pilots[i] = self._new_pilot()
         self.estimator.reset(i)
+        self.peers.forget(i)
         self.estimator.settle(i, np.zeros(3))
         self.estimator.gyro_fault[i] = self.estimator.frozen[i] = False
         self._motor_gain[:, i], self._voltage_cap[i] = 1.0, np.inf

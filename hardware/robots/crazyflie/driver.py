@@ -13,7 +13,7 @@ import time
 from hardware.clock import Clock, MonotonicClock
 from hardware.errors import BadInput, LinkLost, RoboError, Unreachable
 from hardware.robot import Command, RobotState
-from hardware.robots.crazyflie import wire_commands
+from hardware.robots.crazyflie import wire_commands, wire_localization
 from hardware.robots.crazyflie.session import CflibLink, Link, Session
 from hardware.robots.crazyflie.telemetry import BLOCKS, PERIOD_MS, Telemetry
 from hardware.robots.crazyflie.wire import (
@@ -181,10 +181,10 @@ class Driver:
 
     def send_external_pose(self, position: wire_commands.Vec3, quat_wxyz: wire_commands.Quat | None = None) -> None:
         """Tells the drone where motion capture sees it: position (m, world), and attitude if known."""
-        pose = wire_commands.ExternalPosition(position)
+        pose = wire_localization.ExternalPosition(position)
         if quat_wxyz is not None:
-            pose = wire_commands.ExternalPose(position, quat_wxyz)
-        self._opened().send(wire_commands.encode_localization(pose))
+            pose = wire_localization.ExternalPose(position, quat_wxyz)
+        self._opened().send(wire_localization.encode_localization(pose))
 
     def set_parameter(self, name: str, value: float, kind: str = "float") -> None:
         """Writes a parameter by name (`group.name`) and type; raises BadInput where the drone refuses it."""

@@ -1,11 +1,9 @@
 """Emulated Crazyflies behind UDP: a client connects to `udp://host:port` as to the real drone, one port per drone.
 
-`EmulatedSwarm` is the drones with their packet handlers and faults, stepped by whoever owns it, without sockets or
-clock: tests step it at will. `Emulator` serves one over UDP in real time, or faster, on absolute deadlines.
+`Emulator` serves a swarm over UDP in real time, or faster, on absolute deadlines; its motion capture has a port of its
+own (`mocap.py`).
 """
 
-import heapq
-import itertools
 import selectors
 import threading
 import time
@@ -15,11 +13,12 @@ import numpy as np
 
 from hardware.errors import BadInput, LinkLost, RoboError
 from hardware.plant import Plant
-from hardware.robots.crazyflie.autopilot import DT_S, Autopilot
-from hardware.robots.crazyflie.estimator import Noise
-from hardware.robots.crazyflie.faults import Fault, FaultSchedule, parse_fault
-from hardware.robots.crazyflie.plant import RigidBodyPlant
-from hardware.robots.crazyflie.services import Services
+from hardware.robots.crazyflie.autopilot import DT_S
+from hardware.robots.crazyflie.faults import parse_fault
+from hardware.robots.crazyflie.mocap import DEFAULT_PORT as MOCAP_PORT
+from hardware.robots.crazyflie.mocap import MocapServer
+from hardware.robots.crazyflie.motion_capture import Capture
+from hardware.robots.crazyflie.swarm import EmulatedSwarm
 from hardware.robots.crazyflie.wire import NULL_PACKET
 from hardware.transport import UdpServer
 
@@ -29,112 +28,17 @@ CATCH_UP_S = 0.25
 """A process that was held up for longer lets the emulated time slip instead of racing after it."""
 
 
-class EmulatedSwarm:
-    """R emulated drones and the links to them; everything random comes from `seed`."""
-
-    def __init__(
-        self,
-        plant: Plant | None = None,
-        *,
-        num: int = 1,
-        seed: int = 0,
-        noise: Noise | None = None,
-        faults: Sequence[Fault] = (),
-        auto_arm: bool = False,
-    ) -> None:
-        self.plant: Plant = plant or RigidBodyPlant(num)
-        plant_rng, self._link_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
-        self.autopilot = Autopilot(self.plant, rng=plant_rng, noise=noise, auto_arm=auto_arm)
-        self.services = [Services(self.autopilot, i) for i in range(self.plant.num_robots)]
-        self._schedule = FaultSchedule(faults)
-        self._dropped_until_ms = [0.0] * self.plant.num_robots
-        self._order = itertools.count()
-        self._arriving: list[tuple[float, int, int, bytes]] = []
-        self._leaving: list[tuple[float, int, int, bytes]] = []
-
-    @property
-    def now_s(self) -> float:
-        """Emulated time since the start."""
-        return self.autopilot.now_ms / 1000.0
-
-    def receive(self, index: int, datagram: bytes) -> None:
-        """A datagram reaches the link of drone `index`; it is handled at once, or later or never by its faults."""
-        if self._lost(index):
-            return
-        delay_s = self._fault(index, "delay")
-        if delay_s > 0.0:
-            self._queue(self._arriving, delay_s, index, datagram)
-        else:
-            self._handle(index, datagram)
-
-    def tick(self) -> None:
-        """Advances 2 ms: faults that are due, packets that arrive now, the drones, and their log blocks."""
-        for fault in self._schedule.due(self.now_s):
-            for i in range(self.plant.num_robots):
-                self.inject(i, fault)
-        while self._arriving and self._arriving[0][0] <= self.autopilot.now_ms:
-            _, _, index, datagram = heapq.heappop(self._arriving)
-            self._handle(index, datagram)
-        self.autopilot.tick()
-        for index, services in enumerate(self.services):
-            for datagram in services.samples():
-                self._send(index, datagram)
-
-    def advance(self, duration_s: float) -> None:
-        """Ticks through a duration."""
-        for _ in range(round(duration_s / DT_S)):
-            self.tick()
-
-    def outgoing(self) -> list[tuple[int, bytes]]:
-        """(drone, datagram) to be sent by now, oldest first."""
-        out = []
-        while self._leaving and self._leaving[0][0] <= self.autopilot.now_ms:
-            _, _, index, datagram = heapq.heappop(self._leaving)
-            out.append((index, datagram))
-        return out
-
-    def inject(self, index: int, fault: Fault) -> None:
-        """Makes a fault strike drone `index` now."""
-        self._set(index, fault.parameter, fault.value)
-
-    def _handle(self, index: int, datagram: bytes) -> None:
-        for reply in self.services[index].handle(datagram):
-            self._send(index, reply)
-        self._begin_drop(index)
-
-    def _set(self, index: int, name: str, value: float) -> None:
-        self.autopilot.set_parameter(index, name, value)
-        self._begin_drop(index)
-
-    def _begin_drop(self, index: int) -> None:
-        drop_s = self._fault(index, "drop")
-        if drop_s == 0.0:
-            return
-        self.autopilot.pilots[index].parameters["fault.drop"] = 0.0  # writing it again begins another one
-        self._dropped_until_ms[index] = np.inf if drop_s < 0 else self.autopilot.now_ms + 1000.0 * drop_s
-
-    def _send(self, index: int, datagram: bytes) -> None:
-        if not self._lost(index):
-            self._queue(self._leaving, self._fault(index, "delay"), index, datagram)
-
-    def _queue(self, queue: list[tuple[float, int, int, bytes]], delay_s: float, index: int, datagram: bytes) -> None:
-        heapq.heappush(queue, (self.autopilot.now_ms + 1000.0 * delay_s, next(self._order), index, datagram))
-
-    def _lost(self, index: int) -> bool:
-        if self.autopilot.now_ms < self._dropped_until_ms[index]:
-            return True
-        loss = self._fault(index, "loss")
-        return loss > 0.0 and self._link_rng.random() < loss
-
-    def _fault(self, index: int, name: str) -> float:
-        return self.autopilot.pilots[index].parameters[f"fault.{name}"]
-
-
 class Emulator:
     """Serves a swarm on consecutive UDP ports of one host; `start` and `stop` run it in a thread of this process."""
 
     def __init__(
-        self, swarm: EmulatedSwarm, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, time_scale: float = 1.0
+        self,
+        swarm: EmulatedSwarm,
+        *,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        time_scale: float = 1.0,
+        mocap_port: int | None = None,
     ) -> None:
         if not 0.0 < time_scale < float("inf"):
             raise BadInput(f"time scale {time_scale}; expected a number above 0")
@@ -143,6 +47,7 @@ class Emulator:
         self.ports = [s.port for s in self._servers]
         self.addresses = [f"udp://{host}:{p}" for p in self.ports]
         """One per drone."""
+        self._mocap = self._open_mocap(host, mocap_port)
         self.slipped_s = 0.0
         """Emulated time given up because this process was held up."""
         self._peers: list[tuple[str, int] | None] = [None] * len(self._servers)
@@ -173,8 +78,13 @@ class Emulator:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        for server in self._servers:
+        for server in self._all_servers():
             server.close()
+
+    @property
+    def also_at(self) -> dict[str, str]:
+        """What else is served: name -> address."""
+        return {} if self._mocap is None else {"mocap": self._mocap.address}
 
     def figures(self) -> dict[str, object]:
         """What the emulation came to."""
@@ -189,6 +99,8 @@ class Emulator:
         selector = selectors.DefaultSelector()
         for index, server in enumerate(self._servers):
             selector.register(server, selectors.EVENT_READ, index)
+        if self._mocap is not None:
+            selector.register(self._mocap, selectors.EVENT_READ, None)
         period, ticks, begin = DT_S / self.time_scale, 0, time.monotonic()
         with selector:
             while not self._stop.is_set() and ticks * DT_S < duration_s and not self._may_leave():
@@ -212,7 +124,11 @@ class Emulator:
         flying = any(pilot.supervisor.flying for pilot in self.swarm.autopilot.pilots)
         return not flying or time.monotonic() >= self._leave_s
 
-    def _drain(self, index: int) -> None:
+    def _drain(self, index: int | None) -> None:
+        if index is None:
+            if self._mocap is not None:
+                self._mocap.serve()
+            return
         server = self._servers[index]
         while (arrived := server.receive()) is not None:
             datagram, peer = arrived
@@ -222,7 +138,21 @@ class Emulator:
             self._peers[index] = peer
             self.swarm.receive(index, datagram)
 
+    def _open_mocap(self, host: str, port: int | None) -> MocapServer | None:
+        try:
+            return None if port is None else MocapServer(host, port)
+        except BadInput:
+            for server in self._servers:
+                server.close()
+            raise
+
+    def _all_servers(self) -> list[UdpServer | MocapServer]:
+        return [*self._servers, *([] if self._mocap is None else [self._mocap])]
+
     def _flush(self) -> None:
+        for frame in self.swarm.frames():
+            if self._mocap is not None:
+                self._mocap.publish(frame.t_ms * 1_000_000, frame.positions)
         for index, datagram in self.swarm.outgoing():
             peer = self._peers[index]
             if peer is not None:
@@ -241,13 +171,20 @@ def make_emulator(
     faults: Sequence[str] = (),
     seed: int = 0,
     plant: Plant | None = None,
+    capture: Capture | None = None,
+    mocap_port: int = MOCAP_PORT,
 ) -> Emulator:
-    """An emulator from plain values, as the command line has them; faults as `name[:at_s[:value]]`."""
+    """An emulator from plain values, as the command line has them; faults as `name[:at_s[:value]]`.
+
+    `capture` adds motion capture, published at `mocap_port` (0: a free one).
+    """
     if num < 1 or (plant is not None and plant.num_robots != num):
         raise BadInput(f"{num} drones given; expected at least 1, and as many as the plant has")
     rng = np.random.default_rng(seed)
-    swarm = EmulatedSwarm(plant, num=num, seed=seed, faults=[parse_fault(text, rng) for text in faults])
-    return Emulator(swarm, host=host, port=port, time_scale=time_scale)
+    strikes = [parse_fault(text, rng) for text in faults]
+    swarm = EmulatedSwarm(plant, num=num, seed=seed, faults=strikes, capture=capture)
+    published = None if capture is None else mocap_port
+    return Emulator(swarm, host=host, port=port, time_scale=time_scale, mocap_port=published)
 
 
 def _serve(host: str, port: int, num: int) -> list[UdpServer]:

@@ -30,6 +30,7 @@ FAULTS: dict[str, FaultKind] = {
     "motor_loss": FaultKind("fault.motor", 1.0, 1.0, 4.0, "motor 1..4 gives no force"),
     "battery_low": FaultKind("fault.vbat", 3.1, 1.0, 4.2, "battery voltage held at most at this, V"),
     "gyro_nan": FaultKind("fault.gyro", 1.0, 0.0, 1.0, "gyro reads NaN"),
+    "mocap_loss": FaultKind("fault.mocap", -1.0, -1.0, 1e6, "motion capture blind for this long, s; -1 for ever"),
     "sensor_freeze": FaultKind("fault.freeze", 1.0, 0.0, 1.0, "estimate and gyro stand still"),
 }
 

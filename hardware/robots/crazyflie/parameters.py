@@ -61,7 +61,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("firmware.revision0", "uint32", 0x524F424F, read_only=True),
     Parameter("firmware.modified", "uint8", 1, read_only=True),
     # ours: 0 is healthy
-    *_floats("fault", loss=0.0, delay=0.0, drop=0.0, vbat=0.0),
+    *_floats("fault", loss=0.0, delay=0.0, drop=0.0, vbat=0.0, mocap=0.0),
     *_bytes("fault", motor=0, gyro=0, freeze=0, reboot=0),
 )
 """All parameters, in the order of their ids."""

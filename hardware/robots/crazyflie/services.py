@@ -3,18 +3,24 @@
 import errno
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
 from hardware.errors import BadInput
 from hardware.robots.crazyflie import logs, parameters, wire, wire_commands
+from hardware.robots.crazyflie import wire_localization as wl
 from hardware.robots.crazyflie.autopilot import Autopilot, Pilot
+from hardware.robots.crazyflie.peers import drone_id
+from hardware.robots.crazyflie.quatcompress import Quat
 from hardware.robots.crazyflie.wire import Frame, Port, SupervisorCommand, WireError
 
 FIRMWARE_TEXT = b"robo_rl emulator\0"
 DEVICE_TEXT = b"CF21\0"
 
 LOG_TOC, PARAMETER_TOC = logs.toc(), parameters.toc()
+_localization = lru_cache(maxsize=64)(wl.decode_localization)
+"""Motion capture sends every drone the same packets: they are read once."""
 LOG_CRC, PARAMETER_CRC = wire.toc_crc(LOG_TOC), wire.toc_crc(PARAMETER_TOC)
 
 
@@ -22,7 +28,7 @@ class Services:
     """The packet handlers of drone `index`; malformed packets are counted and dropped, as by the firmware."""
 
     def __init__(self, autopilot: Autopilot, index: int) -> None:
-        self._autopilot, self._index = autopilot, index
+        self._autopilot, self._index, self._id = autopilot, index, drone_id(index)
         self.logs = logs.LogBlocks()
         self.packets = 0
         """Packets that have arrived."""
@@ -85,18 +91,21 @@ class Services:
 
     def _localize(self, frame: Frame) -> None:
         pilot, p = self._pilot, self._pilot.parameters
-        for m in wire_commands.decode_localization(frame):
+        for m in _localization(frame):
             match m:
-                case wire_commands.EmergencyStop():
+                case wl.EmergencyStop():
                     pilot.supervisor.emergency = True
-                case wire_commands.EmergencyStopWatchdog():
+                case wl.EmergencyStopWatchdog():
                     pilot.supervisor.feed_emergency_watchdog(self._autopilot.now_ms)
-                case wire_commands.ExternalPosition(position):
+                case wl.ExternalPosition(position, drone) if drone in (None, self._id):
                     self._correct(position, None, p["locSrv.extPosStdDev"], 1.0)
-                case wire_commands.ExternalPose(position, quat, drone) if drone in (None, self._index):
+                case wl.ExternalPose(position, quat, drone) if drone in (None, self._id):
                     self._correct(position, quat, p["locSrv.extPosStdDev"], p["locSrv.extQuatStdDev"])
+                    return  # the firmware reads no further in a packet once it has found its own pose
+                case wl.ExternalPosition(position, drone) | wl.ExternalPose(position, _, drone):
+                    self._autopilot.peers.tell(self._index, drone or 0, position, self._autopilot.now_ms)
 
-    def _correct(self, position: wire_commands.Vec3, quat: wire_commands.Quat | None, std_m: float, std: float) -> None:
+    def _correct(self, position: wire_commands.Vec3, quat: Quat | None, std_m: float, std: float) -> None:
         attitude = None if quat is None else np.array(quat)
         self._autopilot.estimator.correct(self._index, np.array(position), attitude, std_m=std_m, std_rad=std)
 

@@ -1,16 +1,15 @@
-"""CRTP packets that move the drone or tell it where it is: set points, high-level commands, localization.
+"""CRTP packets that move the drone: set points and high-level commands.
 
 Messages hold SI units in REP-103 axes (x forward, y left, z up; positive pitch lowers the nose). On the wire angles are
 degrees, and the firmware counts pitch with the opposite sign (positive raises the nose): the flip happens here and
-nowhere else. Layouts: crtp_commander_rpyt.c, crtp_commander_generic.c, crtp_commander_high_level.c,
-crtp_localization_service.c.
+nowhere else. Layouts: crtp_commander_rpyt.c, crtp_commander_generic.c, crtp_commander_high_level.c.
 """
 
 import math
 import struct
 from dataclasses import dataclass
 
-from hardware.robots.crazyflie.quatcompress import Quat, compress_quat, decompress_quat, unit_quat
+from hardware.robots.crazyflie.quatcompress import Quat, compress_quat, decompress_quat
 from hardware.robots.crazyflie.wire import Frame, Port, WireError, unpack
 
 Vec3 = tuple[float, float, float]
@@ -153,35 +152,8 @@ class HighLevelStop:
     group: int = 0
 
 
-@dataclass(frozen=True)
-class ExternalPosition:
-    """Port 6, channel 0: where a motion capture system sees the drone (m, world)."""
-
-    position: Vec3
-
-
-@dataclass(frozen=True)
-class ExternalPose:
-    """Port 6, channel 1, types 8 and 9: external position and attitude; type 9 carries one per drone id."""
-
-    position: Vec3
-    quat_wxyz: Quat
-    drone: int | None = None
-
-
-@dataclass(frozen=True)
-class EmergencyStop:
-    """Port 6, channel 1, type 3: lock the motors now."""
-
-
-@dataclass(frozen=True)
-class EmergencyStopWatchdog:
-    """Port 6, channel 1, type 4: lock the motors unless this is repeated within a second."""
-
-
 Setpoint = Attitude | Stop | FullState | Position | VelocityWorld | ZDistance | Hover | Manual | RotorThrust
 HighLevel = GroupMask | Takeoff | Land | GoTo | HighLevelStop
-Localization = ExternalPosition | ExternalPose | EmergencyStop | EmergencyStopWatchdog
 
 _FULL = 65535.0
 _APP_ROTORS = 1
@@ -201,8 +173,8 @@ def encode_setpoint(m: Setpoint | NotifyStop) -> Frame:
         case Stop():
             data = b"\0"
         case FullState(p, v, a, quat, w):
-            mm = [_int16(1000 * value, "full state") for value in (*p, *v, *a)]
-            rates = [_int16(1000 * value, "full state") for value in w]
+            mm = [thousandths(1000 * value, "full state") for value in (*p, *v, *a)]
+            rates = [thousandths(1000 * value, "full state") for value in w]
             data = struct.pack("<B9hI3h", 6, *mm, compress_quat(quat), *rates)
         case Position(x, y, z, yaw):
             data = struct.pack("<B4f", 7, x, y, z, d(yaw))
@@ -220,11 +192,11 @@ def encode_setpoint(m: Setpoint | NotifyStop) -> Frame:
 def decode_setpoint(frame: Frame) -> Setpoint | NotifyStop:
     """The set point in a packet of ports 3, 7 or 13/2; raises WireError for unknown types, lengths, and NaN."""
     if (frame.port, frame.channel) == (Port.COMMANDER, 0):
-        roll, pitch, yaw_rate, thrust = _floats("<fffH", frame.data, "attitude set point")
+        roll, pitch, yaw_rate, thrust = finite_floats("<fffH", frame.data, "attitude set point")
         r = math.radians
         return Attitude(r(roll), -r(pitch), r(yaw_rate), thrust / _FULL)
     if (frame.port, frame.channel) == (Port.PLATFORM, 2):
-        kind, *thrust = _floats("<B4f", frame.data, "application packet")
+        kind, *thrust = finite_floats("<B4f", frame.data, "application packet")
         if kind != _APP_ROTORS:
             raise WireError(f"application packet of type {kind}; expected {_APP_ROTORS} (rotor thrust)")
         return RotorThrust((thrust[0], thrust[1], thrust[2], thrust[3]))
@@ -250,11 +222,11 @@ def _decode_generic(data: bytes) -> Setpoint:
         w = v[10] / 1000, v[11] / 1000, v[12] / 1000
         return FullState((mm[0], mm[1], mm[2]), (mm[3], mm[4], mm[5]), (mm[6], mm[7], mm[8]), decompress_quat(v[9]), w)
     if kind == 11:
-        _, roll, pitch, yaw_rate, thrust, rates = _floats("<BfffHB", data, "manual set point")
+        _, roll, pitch, yaw_rate, thrust, rates = finite_floats("<BfffHB", data, "manual set point")
         return Manual(r(roll), -r(pitch), r(yaw_rate), thrust / _FULL, bool(rates))
     if kind not in (7, 8, 9, 10):
         raise WireError(f"generic set point of type {kind} unknown; known: 0, 6, 7, 8, 9, 10, 11")
-    _, a, b, c, e = _floats("<B4f", data, f"generic set point {kind}")
+    _, a, b, c, e = finite_floats("<B4f", data, f"generic set point {kind}")
     if kind == 7:
         return Position(a, b, c, r(e))
     if kind == 8:
@@ -288,67 +260,19 @@ def decode_high_level(data: bytes) -> HighLevel:
     if kind == 3:
         return HighLevelStop(unpack("<BB", data, "high-level stop")[1])
     if kind in (7, 8):
-        _, group, height, yaw, keep, duration = _floats("<BBff?f", data, "take-off or landing")
+        _, group, height, yaw, keep, duration = finite_floats("<BBff?f", data, "take-off or landing")
         return (Takeoff if kind == 7 else Land)(height, duration, None if keep else yaw, int(group))
     if kind == 4:
-        _, group, relative, x, y, z, yaw, duration = _floats("<BBB5f", data, "go-to")
+        _, group, relative, x, y, z, yaw, duration = finite_floats("<BBB5f", data, "go-to")
         return GoTo((x, y, z), yaw, duration, bool(relative), False, int(group))
     if kind == 12:
-        _, group, relative, linear, x, y, z, yaw, duration = _floats("<BBBB5f", data, "go-to")
+        _, group, relative, linear, x, y, z, yaw, duration = finite_floats("<BBBB5f", data, "go-to")
         return GoTo((x, y, z), yaw, duration, bool(relative), bool(linear), int(group))
     raise WireError(f"high-level command {kind} unknown; known: 0, 3, 4, 7, 8, 12")
 
 
-def encode_localization(m: Localization) -> Frame:
-    """The packet of an external position, an external pose, or an emergency stop (port 6)."""
-    match m:
-        case ExternalPosition(position):
-            return Frame(Port.LOCALIZATION, 0, struct.pack("<fff", *position))
-        case ExternalPose(position, (w, x, y, z), None):
-            data = struct.pack("<B7f", 8, *position, x, y, z, w)
-        case ExternalPose():
-            return encode_packed_poses([m])
-        case EmergencyStop():
-            data = b"\x03"
-        case EmergencyStopWatchdog():
-            data = b"\x04"
-    return Frame(Port.LOCALIZATION, 1, data)
-
-
-def encode_packed_poses(poses: list[ExternalPose]) -> Frame:
-    """Type 9: poses of up to two drones in one packet, in millimetres with compressed quaternions."""
-    data = b"\x09"
-    for pose in poses:
-        mm = [_int16(1000 * value, "packed pose") for value in pose.position]
-        data += struct.pack("<B3hI", pose.drone or 0, *mm, compress_quat(pose.quat_wxyz))
-    if not 1 <= len(poses) <= 2:
-        raise WireError(f"{len(poses)} poses in one packet; expected 1 or 2")
-    return Frame(Port.LOCALIZATION, 1, data)
-
-
-def decode_localization(frame: Frame) -> tuple[Localization, ...]:
-    """What a localization packet says; raises WireError for unknown types, lengths, and NaN."""
-    if frame.channel == 0:
-        x, y, z = _floats("<fff", frame.data, "external position")
-        return (ExternalPosition((x, y, z)),)
-    kind = frame.data[0] if frame.data else None
-    if frame.channel == 1 and kind in (3, 4):
-        unpack("<B", frame.data, "emergency stop")
-        return (EmergencyStop() if kind == 3 else EmergencyStopWatchdog(),)
-    if frame.channel == 1 and kind == 8:
-        _, x, y, z, qx, qy, qz, qw = _floats("<B7f", frame.data, "external pose")
-        return (ExternalPose((x, y, z), unit_quat((qw, qx, qy, qz))),)
-    if frame.channel == 1 and kind == 9:
-        if len(frame.data) not in (12, 23):
-            raise WireError(f"packed poses of {len(frame.data)} bytes; expected 12 or 23")
-        return tuple(
-            ExternalPose((x / 1000, y / 1000, z / 1000), decompress_quat(quat), drone)
-            for drone, x, y, z, quat in struct.iter_unpack("<B3hI", frame.data[1:])
-        )
-    raise WireError(f"localization packet {kind} on channel {frame.channel} unknown")
-
-
-def _floats(layout: str, data: bytes, what: str) -> tuple:
+def finite_floats(layout: str, data: bytes, what: str) -> tuple:
+    """`unpack`, which also refuses what is not finite."""
     values = unpack(layout, data, what)
     if not all(math.isfinite(v) for v in values):
         raise WireError(f"{what} holds a value that is not finite")
@@ -361,7 +285,8 @@ def _fraction(thrust: float) -> int:
     return round(thrust * _FULL)
 
 
-def _int16(value: float, what: str) -> int:
-    if not -32768 <= value <= 32767:
+def thousandths(value: float, what: str) -> int:
+    """A number of thousandths as 16 bits; raises WireError where it does not fit."""
+    if not -32768.5 < value < 32767.5:
         raise WireError(f"{what}: {value / 1000:.3f} does not fit 16 bits of thousandths")
     return round(value)
