@@ -3,12 +3,16 @@
 Each tick reads the newest state, lets the supervisor judge it, advances the flight, lets the phase's law decide, sends
 that behind the guard, and hands what happened to a sink (log writer or publishers). A policy that decides more rarely
 than the robot sends states is asked every so many ticks; the robot is watched in all of them.
+
+A tick has two halves, `look` and `act`: between them, the policy decides, for one robot here or for several at once
+(`controllers.swarm`).
 """
 
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +21,8 @@ from controllers.fallback import Fallback, fallback_law
 from controllers.flight import ENDABLE, Flight, FlightPlan, Phase
 from controllers.goals import Goal
 from controllers.latency import Durations
-from controllers.policy import Policy, goal_signals, signals_needed
+from controllers.pace import Pace
+from controllers.policy import NOTHING, Decision, Law, Signals
 from controllers.reaction import Reaction
 from controllers.realtime import no_garbage_collection
 from controllers.sinks import Level, Sink, SurvivingSink
@@ -30,14 +35,18 @@ from hardware.guard import GuardedRobot
 from hardware.messages import Tick
 from hardware.robot import Command, RobotState
 
-POLL_NS = 500_000
-BEHIND_NS = 1_000_000
-"""How long after a state's arrival the loop ticks: somewhat late ones still count."""
-SLOW_NS = 1_000_000_000
-"""Loops with a longer period poll and sleep in shares of it, can be woken, and keep the garbage collector."""
-SHARE = 20
 SETTLE_S = 5.0
 """Time after the handover from which the distance to the goal counts."""
+
+
+class Asked(NamedTuple):
+    """What a decision is to be made of."""
+
+    now_ns: int
+    state: RobotState
+    goal: Goal
+    begin_ns: int
+    """Of the performance counter, for the latency."""
 
 
 class Loop:
@@ -46,13 +55,15 @@ class Loop:
     def __init__(
         self,
         robot: GuardedRobot,
-        policy: Policy,
+        policy: Law,
         supervisor: Supervisor,
         plan: FlightPlan,
         clock: Clock,
         sink: Sink,
         heartbeat_age_s: Callable[[], float | None] = lambda: None,
+        surroundings: Callable[[RobotState], Signals] = lambda _: NOTHING,
     ) -> None:
+        """`surroundings` gives the signals that are perceived beside the robot's own, where the policy needs any."""
         self.robot, self.policy, self.supervisor, self.clock = robot, policy, supervisor, clock
         self.sink = SurvivingSink(sink, self.finish)
         self.error: Exception | None = None
@@ -60,15 +71,16 @@ class Loop:
         self.flight = Flight(robot.spec, plan)
         self.summary = Summary(distance_settled_m=[])
         self.policy_latency, self.command_latency = Durations(), Durations()
-        rate_hz = policy.artifact.card.rate_hz
-        self.decision_ns = round(1e9 / rate_hz)
+        self.decision_ns = round(1e9 / policy.rate_hz)
         """Between two decisions of the policy."""
-        self.period_ns = self.decision_ns // ticks_per_decision(robot.spec, rate_hz)
+        self.period_ns = self.decision_ns // ticks_per_decision(robot.spec, policy.rate_hz)
         """Between two ticks."""
-        self.fallback: Fallback = fallback_law(robot.spec, policy.artifact.card.mode)
-        self._reaction = Reaction(robot, self.flight, self.fallback, policy.artifact.card.mode, self._write)
-        self._heartbeat_age_s = heartbeat_age_s
-        self._needed = signals_needed(policy.interface)
+        self.asked: Asked | None = None
+        """Between the halves of a tick: what the policy is asked, if it is its turn."""
+        self.pace = Pace(clock, self.period_ns, lambda: self._called)
+        self.fallback: Fallback = fallback_law(robot.spec, policy.mode)
+        self._reaction = Reaction(robot, self.flight, self.fallback, policy.mode, self._write)
+        self._heartbeat_age_s, self._surroundings = heartbeat_age_s, surroundings
         self._goal: Goal = {}
         self._goal_lock = threading.Lock()
         self._tour: tuple[Goal, ...] = ()
@@ -77,7 +89,7 @@ class Loop:
         self._goal_since_s = 0.0
         self._estop_reason: str | None = None
         self._health = Health(None)
-        self._next_ns, self._due_ns = 0, 0
+        self._due_ns = 0
         self._standing_in = self._finish = self._was_armed = False
         self._seen: tuple[int, frozenset[str]] = (-1, frozenset())
         self._fresh: RobotState | None = None
@@ -108,7 +120,7 @@ class Loop:
         """Activates the supervisor and begins the flight; raises RoboError where that is refused."""
         now = self.clock.now_ns()
         state = self.robot.read()
-        missing = self._needed - state.signals.keys()
+        missing = self.policy.needs - state.signals.keys()
         if missing:
             raise RoboError(f"the policy needs {', '.join(sorted(missing))}, which the robot has not sent yet")
         if self._estop_reason is not None:
@@ -117,21 +129,7 @@ class Loop:
         self.policy.start()
         self.flight.begin(now, state)
         self._arm(now, state)
-        self._fall_in_step()
-
-    def _fall_in_step(self) -> None:
-        """Puts the deadlines just behind the arrival of states, so that each tick finds a fresh one.
-
-        Clocks of robots and computers drift by some 1e-5: less than a millisecond in a flight of a minute.
-        """
-        until_ns = self.clock.now_ns() + 3 * self.period_ns
-        slow = self.period_ns > SLOW_NS
-        poll_ns, behind_ns = (self.period_ns // 200, self.period_ns // SHARE) if slow else (POLL_NS, BEHIND_NS)
-        with suppress(LinkLost):  # the first tick will find out, and act on it
-            last_ns = self.robot.read().t_ns
-            while self.robot.read().t_ns == last_ns and self.clock.now_ns() < until_ns and not self._called:
-                self.clock.sleep_until_ns(self.clock.now_ns() + poll_ns)
-        self._next_ns = self.clock.now_ns() + behind_ns - self.period_ns
+        self.pace.fall_in_step(lambda: self.robot.read().t_ns)
 
     def run(self, between: Callable[[], None] = lambda: None) -> Summary:
         """From start to rest, with a call `between` ticks; raises RoboError where the start is refused.
@@ -139,27 +137,39 @@ class Loop:
         The garbage collector is off meanwhile where its pauses are longer than a period.
         """
         self.start()
-        with no_garbage_collection() if self.period_ns <= SLOW_NS else nullcontext():
+        with nullcontext() if self.pace.slow else no_garbage_collection():
             while self.step():
                 between()
         return self.summary
 
     def step(self) -> bool:
         """Waits for the next deadline and does one tick; False once the robot is at rest."""
-        self._next_ns += self.period_ns
-        late_ns = self.clock.now_ns() - self._next_ns
-        missed = 0
-        if late_ns < 0:
-            self._sleep()
-        elif late_ns > self.period_ns:
-            missed = late_ns // self.period_ns
-            self._next_ns += missed * self.period_ns
+        goes_on = self.look(self.pace.wait())
+        self.act(lambda a: self.policy.decide(a.state.signals, a.goal, self._surroundings(a.state)))
+        self.tell()
+        return goes_on
+
+    def look(self, missed: int) -> bool:
+        """First half of a tick, `missed` deadlines after the last one: everything but the decision."""
+        self.asked = None
+        return self._guarded(lambda: self._tick(missed))
+
+    def act(self, decide: Callable[[Asked], Decision]) -> None:
+        """Second half of a tick, if the policy is asked."""
+        asked = self.asked
+        if asked is not None:
+            self._guarded(lambda: self._carry_out(asked, decide(asked)))
+
+    def tell(self) -> None:
+        """Tells the sink of a new state, last: what is recorded must not delay what is commanded."""
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None:
+            self.sink.state(fresh, self.clock.now_ns())
+
+    def _guarded(self, work: Callable[[], bool]) -> bool:
+        """Does a part of a tick; what fails in it is a fault of the robot's, like others."""
         try:
-            goes_on = self._tick(missed)
-            if self._fresh is not None:  # told last: what is recorded must not delay what is commanded
-                self.sink.state(self._fresh, self.clock.now_ns())
-                self._fresh = None
-            return goes_on
+            return work()
         except Exception as e:
             if self.error is not None:  # even bringing it to rest has failed
                 self.robot.stop()
@@ -173,17 +183,6 @@ class Loop:
     def _called(self) -> bool:
         """Somebody has asked for an end that is not yet on its way."""
         return self._estop_reason is not None or (self._finish and self.flight.phase in ENDABLE)
-
-    def _sleep(self) -> None:
-        """Until the deadline; a slow loop wakes up where somebody calls, and then goes on from there."""
-        if self.period_ns <= SLOW_NS:
-            self.clock.sleep_until_ns(self._next_ns)
-            return
-        while (now := self.clock.now_ns()) < self._next_ns:
-            if self._called:
-                self._next_ns = now
-                return
-            self.clock.sleep_until_ns(min(self._next_ns, now + self.period_ns // SHARE))
 
     def _tick(self, missed: int) -> bool:
         now = self.clock.now_ns()
@@ -219,7 +218,7 @@ class Loop:
 
     def _fly(self, now: int, state: RobotState | None) -> bool:
         stale = state is None or (now - state.t_ns) / 1e9 > self.supervisor.observation_age_s
-        if state is None or (stale and not (self._finish and self.period_ns > SLOW_NS)):
+        if state is None or (stale and not (self._finish and self.pace.slow)):
             self.summary.stale_ticks += 1
             self._stand_in(now, state)
             return True  # the last set point stands until the state is fresh again or the supervisor has had enough
@@ -233,7 +232,8 @@ class Loop:
         match self.flight.phase:
             case Phase.HANDOVER | Phase.POLICY:
                 if self._decision_due(now):
-                    self._decide(now, state)
+                    self._follow_tour(now)
+                    self.asked = Asked(now, state, self._goal, time.perf_counter_ns())
             case Phase.TAKE_BACK:
                 self._fall_back(now, state)
             case Phase.LAND:
@@ -279,7 +279,7 @@ class Loop:
         self._ramp(state)
 
     def _ramp(self, state: RobotState) -> None:
-        mode = self.policy.artifact.card.mode
+        mode = self.policy.mode
         values = standing(self.robot.spec, mode, state.signals)
         if values is None:
             values = self.fallback.command(state.signals, self._hold)
@@ -300,7 +300,7 @@ class Loop:
             self.fallback.start(state.signals)
             self._hold = _here(state)
             if not self._goal:
-                self.goal({k: state.signals[k] for k in goal_signals(self.policy.interface)})
+                self.goal({k: state.signals[k] for k in self.policy.goals})
             self.policy.start(state.signals)
             self._due_ns = now
             self._ramp(state)
@@ -318,15 +318,13 @@ class Loop:
                 self._tour = self._tour[1:]
                 self._set_goal(self._tour[0])
 
-    def _decide(self, now: int, state: RobotState) -> None:
-        self._follow_tour(now)
-        begin = time.perf_counter_ns()
-        decision = self.policy.decide(state.signals, self._goal)
-        self.policy_latency.add((time.perf_counter_ns() - begin) / 1e9)
+    def _carry_out(self, asked: Asked, decision: Decision) -> bool:
+        now, state = asked.now_ns, asked.state
+        self.policy_latency.add((time.perf_counter_ns() - asked.begin_ns) / 1e9)
         share = self.flight.policy_share(now)
         wish = decision.command
         finite = bool(np.isfinite(wish).all())
-        if share < 1.0 and finite and self.fallback.mode == self.policy.artifact.card.mode:
+        if share < 1.0 and finite and self.fallback.mode == self.policy.mode:
             wish = share * wish + (1.0 - share) * self.fallback.command(state.signals, self._hold)
         before = self.robot.interventions
         sent = self._send(now, state, wish)
@@ -335,15 +333,16 @@ class Loop:
         intervened = self.robot.interventions > before
         self.summary.guard_interventions += intervened
         self._health = Health(state, intervened=intervened, command_finite=finite)
-        tick = Tick(self.summary.policy_ticks, state.t_ns, self._goal, decision.observation, decision.command, sent)
+        number = self.summary.policy_ticks
         self.summary.policy_ticks += 1
-        self.sink.tick(tick, now)
+        self.sink.tick(Tick(number, state.t_ns, asked.goal, *decision[:2], sent, decision.perceived), now)
         self._note_distance(now, state)
+        return True
 
     def _send(
         self, now: int, state: RobotState, values: NDArray[np.float64], mode: str | None = None
     ) -> NDArray[np.float64]:
-        sent = self._write(Command(mode or self.policy.artifact.card.mode, values), now)
+        sent = self._write(Command(mode or self.policy.mode, values), now)
         self.fallback.sent(state.signals, sent, self.period_ns / 1e9)
         return sent
 

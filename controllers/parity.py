@@ -125,7 +125,7 @@ def figures(found: Parity, artifact: PolicyArtifact) -> dict[str, Any]:
 
 def _compare(policy: Policy, tick: Tick, state: RobotState, found: Parity, *, counts: bool) -> None:
     begin = time.perf_counter_ns()
-    decision = policy.decide(state.signals, tick.goal)
+    decision = policy.decide(state.signals, tick.goal, tick.perceived)
     found.latency.add((time.perf_counter_ns() - begin) / 1e9)
     policy.sent(tick.sent)
     if not counts:

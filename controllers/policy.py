@@ -1,7 +1,7 @@
 """A policy at work on one robot: observation from the newest state, command from the graph, memory of what was sent."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +9,57 @@ from numpy.typing import NDArray
 from controllers.artifact import PolicyArtifact
 from controllers.interface import Interface
 from controllers.standing import standing
+from controllers.surroundings import PERCEIVED
+
+Signals = Mapping[str, NDArray[np.float64]]
+NOTHING: Signals = {}
 
 
 class Decision(NamedTuple):
     """What the policy saw and what it wants."""
 
-    observation: Mapping[str, NDArray[np.float64]]
+    observation: Signals
     """Group -> (D,) as the graph took it: values of float32."""
     command: NDArray[np.float64]
     """(J,) in the mode's units, before the guard; not finite where the network is broken."""
+    perceived: Signals = NOTHING
+    """Signals of the surroundings that the observation was made of."""
+
+
+class Law(Protocol):
+    """What a control loop asks for commands."""
+
+    @property
+    def mode(self) -> str:
+        """Command mode of its decisions."""
+        ...
+
+    @property
+    def rate_hz(self) -> float:
+        """Decisions per second."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Signals of the robot's own state that it needs."""
+        ...
+
+    @property
+    def goals(self) -> tuple[str, ...]:
+        """Signals for which it must be given a goal."""
+        ...
+
+    def start(self, state: Signals | None = None) -> None:
+        """Begins: forgets the past, at a state where one is given."""
+        ...
+
+    def decide(self, state: Signals, goal: Signals, perceived: Signals = NOTHING) -> Decision:
+        """The command for a state, a goal and what is perceived of the surroundings (signal name -> value)."""
+        ...
+
+    def sent(self, values: NDArray[np.float64]) -> None:
+        """What (J,) really left the guard."""
+        ...
 
 
 class Policy:
@@ -27,11 +69,13 @@ class Policy:
         self.artifact = artifact
         self.interface: Interface = artifact.interface
         self.groups = [g for g in self.interface.group_sizes if g in artifact.graph.input_sizes]
+        self.mode, self.rate_hz = artifact.card.mode, artifact.card.rate_hz
+        self.needs, self.goals = signals_needed(self.interface), goal_signals(self.interface)
         self._like = np.zeros(1)
         self.start()
         artifact.run({g: np.zeros((1, n), dtype=np.float32) for g, n in artifact.graph.input_sizes.items()})  # warm-up
 
-    def start(self, state: Mapping[str, NDArray[np.float64]] | None = None) -> None:
+    def start(self, state: Signals | None = None) -> None:
         """Forgets the past: the next observation fills the history with itself.
 
         On a robot that measures where its actuators stand, that counts as the last command.
@@ -41,12 +85,12 @@ class Policy:
         if now is not None:
             self.sent(now)
 
-    def decide(self, state: Mapping[str, NDArray[np.float64]], goal: Mapping[str, NDArray[np.float64]]) -> Decision:
-        """The command for a state and a goal (signal name -> value)."""
-        groups, self._memory = self.interface.observe(state, goal, self._memory)
+    def decide(self, state: Signals, goal: Signals, perceived: Signals = NOTHING) -> Decision:
+        """The command for a state, a goal and what is perceived of the surroundings (signal name -> value)."""
+        groups, self._memory = self.interface.observe({**state, **perceived}, goal, self._memory)
         batch = {g: groups[g].astype(np.float32)[None] for g in self.groups}
         command = self.artifact.run(batch)[0].astype(np.float64)
-        return Decision({g: batch[g][0].astype(np.float64) for g in self.groups}, command)
+        return Decision({g: batch[g][0].astype(np.float64) for g in self.groups}, command, perceived)
 
     def sent(self, values: NDArray[np.float64]) -> None:
         """Remembers the command (J,) that really left the guard."""
@@ -54,15 +98,22 @@ class Policy:
 
 
 def signals_needed(interface: Interface) -> frozenset[str]:
-    """Signals of the robot's state that the observation is made of."""
+    """Signals of the robot's own state that the observation is made of."""
     needed = set()
     for f in interface.observation:
         kind, _, signal = f.source.rpartition(":")
-        if f.source == "gravity" or f.frame in ("body", "yaw"):
-            needed.add("quat_wxyz")
-        if kind != "goal" and f.source not in ("gravity", "command"):
+        if f.source in PERCEIVED:
+            needed |= {"position_world", "velocity_world", "quat_wxyz"}
+        elif kind != "goal" and f.source not in ("gravity", "rotation", "command"):
             needed.add(signal)
+        if f.source in ("gravity", "rotation") or f.frame in ("body", "yaw"):
+            needed.add("quat_wxyz")
     return frozenset(needed)
+
+
+def signals_perceived(interface: Interface) -> tuple[str, ...]:
+    """Signals of the surroundings that the observation is made of, in the order of the card."""
+    return tuple(dict.fromkeys(f.source for f in interface.observation if f.source in PERCEIVED))
 
 
 def goal_signals(interface: Interface) -> tuple[str, ...]:

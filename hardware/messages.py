@@ -176,18 +176,21 @@ class Tick(NamedTuple):
     """(J,) what the policy wished, in the mode's units."""
     sent: NDArray[np.float64]
     """(J,) what left the guard."""
+    perceived: Mapping[str, NDArray[np.float64]] = {}
+    """Signal name -> (k,) what the policy perceived of its surroundings, where it perceives any."""
 
 
 def pack_tick(tick: Tick, make: MessageFactory) -> Any:
     """A labelled Float64MultiArray: one `layout.dim` per part, in the order of the data.
 
-    Labels: `state_stamp` (s, ns), `goal:SIGNAL`, `observation:GROUP`, `command`, `sent`; `layout.data_offset` is the
-    sequence number, as the topic contract says.
+    Labels: `state_stamp` (s, ns), `goal:SIGNAL`, `perceived:SIGNAL`, `observation:GROUP`, `command`, `sent`;
+    `layout.data_offset` is the sequence number, as the topic contract says.
     """
     parts: dict[str, NDArray[np.float64]] = {
         "state_stamp": np.array(divmod(tick.state_t_ns, 1_000_000_000), dtype=np.float64)
     }
     parts |= {f"goal:{k}": np.asarray(v, dtype=np.float64).reshape(-1) for k, v in tick.goal.items()}
+    parts |= {f"perceived:{k}": np.asarray(v, dtype=np.float64).reshape(-1) for k, v in tick.perceived.items()}
     parts |= {f"observation:{k}": np.asarray(v, dtype=np.float64).reshape(-1) for k, v in tick.observation.items()}
     parts |= {"command": np.asarray(tick.command, np.float64), "sent": np.asarray(tick.sent, np.float64)}
     message = make.new(TICK_TYPE)
@@ -222,6 +225,7 @@ def unpack_tick(message: Any) -> Tick:
         observation=below("observation"),
         command=parts["command"],
         sent=parts["sent"],
+        perceived=below("perceived"),
     )
 
 

@@ -13,7 +13,7 @@ from controllers.artifact import Card
 from controllers.channels import CARD, GOAL, goal_values
 from controllers.goals import Goal
 from controllers.interface import Interface
-from controllers.policy import goal_signals, signals_needed
+from controllers.policy import NOTHING, Signals, goal_signals, signals_needed, signals_perceived
 from hardware.errors import BadInput
 from hardware.log.reader import Log
 from hardware.messages import TICK_TOPIC, absolute
@@ -39,6 +39,8 @@ class LogStep:
     """(J,) what left the guard, in the mode's units."""
     sequence: int | None
     """Number of the policy's tick; None where no policy decided."""
+    perceived: Signals = NOTHING
+    """What was perceived of the surroundings."""
 
 
 @dataclass
@@ -115,6 +117,9 @@ def recorded_steps(
             reason = "no state before it" if state is None else "no goal known"
             dropped[reason] = dropped.get(reason, 0) + 1
             continue
+        if signals_perceived(interface):  # only a policy's ticks tell them
+            dropped["surroundings not recorded"] = dropped.get("surroundings not recorded", 0) + 1
+            continue
         last_ns = c.received_ns
         steps.append(LogStep(c.received_ns, state, goal, c.value.values, None))
     if not steps:
@@ -173,7 +178,7 @@ def _states(log: Log, interface: Interface, space: str) -> _States:
 
 
 def _ticks(log: Log, interface: Interface, space: str, states: _States) -> tuple[list[LogStep], dict[str, int]]:
-    size, wanted = interface.action_size, goal_signals(interface)
+    size, wanted, seen = interface.action_size, goal_signals(interface), signals_perceived(interface)
     steps: list[LogStep] = []
     dropped: dict[str, int] = {}
     for row in recorded_ticks(log, interface.robot, space):
@@ -184,10 +189,11 @@ def _ticks(log: Log, interface: Interface, space: str, states: _States) -> tuple
             )
         state = states.exactly(tick.state_t_ns)
         reason = "state not recorded" if state is None else "no goal known" if set(wanted) - tick.goal.keys() else ""
+        reason = reason or ("surroundings not recorded" if set(seen) - tick.perceived.keys() else "")
         if state is None or reason:
             dropped[reason] = dropped.get(reason, 0) + 1
             continue
-        steps.append(LogStep(row.received_ns, state, tick.goal, tick.sent, tick.sequence))
+        steps.append(LogStep(row.received_ns, state, tick.goal, tick.sent, tick.sequence, tick.perceived))
     return steps, dropped
 
 
@@ -234,7 +240,7 @@ def interpret(log: LogSteps, interface: Interface, begins: NDArray[np.bool_], ra
     scale = np.array([f.scale for f in interface.action])
     offset = np.array([f.offset for f in interface.action])
     size, steps = interface.group_sizes["policy"], log.steps
-    later = _later_states(log, 1e9 / rate_hz)
+    later = _later_states(log, 1e9 / rate_hz, told=bool(signals_perceived(interface)))
     obs, after = np.zeros((len(steps), size), np.float32), np.zeros((len(steps), size), np.float32)
     ends: list[RobotState] = []
     memory = interface.start((), np.zeros(1))
@@ -243,15 +249,16 @@ def interpret(log: LogSteps, interface: Interface, begins: NDArray[np.bool_], ra
             memory = interface.start((), np.zeros(1))
             if step.sequence != 0:  # where nothing before it was recorded, the last command is taken to be its own
                 memory = interface.remember(memory, steps[i - 1].sent if log.follows[i] else step.sent)
-        groups, memory = interface.observe(step.state.signals, step.goal, memory)
+        groups, memory = interface.observe({**step.state.signals, **step.perceived}, step.goal, memory)
         obs[i] = groups["policy"]
         memory = interface.remember(memory, step.sent)
         state = later[i]
         ends.append(step.state if state is None else state)
         goes_on = i + 1 < len(steps) and log.follows[i + 1]
         if state is not None and not (goes_on and not begins[i + 1]):
-            goal = steps[i + 1].goal if goes_on else step.goal
-            after[i] = interface.observe(state.signals, goal, memory)[0]["policy"]
+            following = steps[i + 1] if goes_on else step
+            seen = {**state.signals, **following.perceived}
+            after[i] = interface.observe(seen, following.goal, memory)[0]["policy"]
     same = np.append(log.follows[1:] & ~begins[1:], False)  # the next row shows just what follows this one
     after[same] = obs[np.flatnonzero(same) + 1]
     has_next = np.array([s is not None for s in later])
@@ -259,13 +266,19 @@ def interpret(log: LogSteps, interface: Interface, begins: NDArray[np.bool_], ra
     return Seen(obs, after, has_next, action, [s.state for s in steps], ends)
 
 
-def _later_states(log: LogSteps, period_ns: float) -> list[RobotState | None]:
-    """The state after each step: that of the next step, or the first recorded half to one and a half periods later."""
+def _later_states(log: LogSteps, period_ns: float, *, told: bool) -> list[RobotState | None]:
+    """The state after each step: that of the next step, or the first recorded half to one and a half periods later.
+
+    Where surroundings count as well, they are `told` by steps only, so that a last step has no state after it.
+    """
     instants = np.array([s.t_ns for s in log.states], dtype=np.int64)
     found: list[RobotState | None] = []
     for i, step in enumerate(log.steps):
         if i + 1 < len(log.steps) and log.follows[i + 1]:
             found.append(log.steps[i + 1].state)
+            continue
+        if told:
+            found.append(None)
             continue
         j = int(np.searchsorted(instants, step.state.t_ns + 0.5 * period_ns))
         near = j < len(instants) and instants[j] <= step.state.t_ns + 1.5 * period_ns
