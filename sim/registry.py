@@ -2,14 +2,16 @@
 
 import importlib
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hardware.errors import BadInput, NotFoundError
 
 _ROOT = Path(__file__).parent / "scenes"
+OWN_BACKEND = "torch"
+"""The physics that every scene has of its own: its equations in torch."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class SceneEntry:
     """rollout(*, mode, config) -> sim.identify.rollout.Rollout: the simulator as a function of its parameters."""
     plant: Callable[..., Any] | None = None
     """plant(num_robots, *, family, seed, config) -> hardware.plant.Plant, for an emulator."""
+    backends: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    """Other physics engines under the same task: name -> make, called as `make` above."""
     logged_reward: Callable[..., Any] | None = None
     """logged_reward(before, after, goal, *, action, last_action, config) -> (T,): what the scene pays for recorded
     steps; signals and goals by name as (T, k) arrays, actions (T, A) as sent."""
@@ -87,12 +91,16 @@ def make_env(
     seed: int = 0,
     device: Any = "cpu",
     config: Any = None,
+    backend: str = OWN_BACKEND,
 ) -> Any:
-    """N environments of a scene (a VecEnv), with worlds of a family: nominal, train or wide."""
+    """N environments of a scene (a VecEnv), with worlds of a family (nominal, train, wide) in a physics engine."""
     entry = scene_entry(scene_id)
+    makers = {OWN_BACKEND: entry.make, **entry.backends}
+    if backend not in makers:
+        raise BadInput(f"scene {scene_id} has no back end '{backend}'; its back ends: {', '.join(makers)}")
     if num_envs < 1:
         raise BadInput(f"{num_envs} environments; expected at least 1")
     config = entry.config if config is None else config
     if type(config) is not type(entry.config):
         raise BadInput(f"scene {scene_id} takes a {type(entry.config).__name__}, not a {type(config).__name__}")
-    return entry.make(num_envs, family=family, seed=seed, device=device, config=config)
+    return makers[backend](num_envs, family=family, seed=seed, device=device, config=config)

@@ -16,8 +16,6 @@ from robo_rl.cli import Outcome
 
 NESTED = True
 """Options of nested configurations keep their prefix: `--scene.mode`."""
-BACKENDS = ("torch",)
-"""Physics back ends that can evaluate; every scene so far has its own equations in torch."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Args:
     family: Literal["nominal", "train", "wide"] = "train"
     """nominal: no randomization; train: the ranges; wide: the ranges stretched by half."""
     backend: str = "torch"
-    """Physics back end."""
+    """Physics engine: torch, the scene's own equations, or another one that the scene offers, such as pybullet."""
     baseline: bool = False
     """Evaluate the scene's classical controller beside it, in the same worlds."""
     render: Path | None = None
@@ -82,7 +80,9 @@ def run(args: Args) -> Outcome:
     entry = scene_entry(scene)
     world = scene_config(artifact, entry.config) if args.world is None else args.world
     check_fits(interface_of(scene, world), artifact)
-    make = lambda count, seed: make_env(scene, count, family=args.family, seed=seed, config=world)  # noqa: E731
+    make = lambda count, seed: make_env(  # noqa: E731
+        scene, count, family=args.family, seed=seed, config=world, backend=args.backend
+    )
     track = entry.track if args.render else None
     with _bar("policy") as progress:
         found = run_episodes(
@@ -127,8 +127,6 @@ def _refuse(args: Args) -> None:
         raise BadInput(f"--episodes {args.episodes}: expected at least 1")
     if args.seed < 0:
         raise BadInput(f"--seed {args.seed}: expected at least 0")
-    if args.backend not in BACKENDS:
-        raise BadInput(f"backend '{args.backend}' not available; back ends: {', '.join(BACKENDS)}")
     if args.render and args.render.suffix.lower() not in (".png", ".gif"):
         raise BadInput(f"--render {args.render}: expected a name that ends in .png or .gif")
 

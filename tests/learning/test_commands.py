@@ -214,7 +214,7 @@ def test_refusals_that_need_a_run(run: tuple[Path, dict[str, Any]], capsys: pyte
         (["train", "quadrotor/hover", "--out", str(run[0])], "already holds a run"),
         (["train", "--resume", str(run[0])], "has reached its budget"),
         (["train", "--resume", str(run[0]), "--minutes", "1"], "has reached its budget"),
-        (["eval", str(run[0]), "--backend", "mujoco"], "backend 'mujoco' not available; back ends: torch"),
+        (["eval", str(run[0]), "--backend", "mujoco"], "has no back end 'mujoco'; its back ends: torch"),
         (["eval", str(run[0]), "--episodes", "0"], "--episodes 0: expected at least 1"),
         (["eval", str(run[0]), "--seed", "-1"], "--seed -1: expected at least 0"),
         (["eval", str(run[0]), "--scene.episode-s", "-1"], "expected the holding time to start at 0 or later"),
