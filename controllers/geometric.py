@@ -141,8 +141,15 @@ def attitude_thrust(
     Roll and pitch are the z-y-x angles that point the body's z axis along the wanted acceleration at the present
     heading; thrust is that acceleration's part along the body's z axis (Lee et al. 2010, eq. 15).
     """
-    xp = namespace(estimate.velocity)
     wanted = wanted_acceleration(state, goal, estimate, gains=gains)
+    return attitude_along(wanted, state, goal, airframe=airframe, gains=gains)
+
+
+def attitude_along(
+    wanted: Any, state: Mapping[str, Any], goal: Mapping[str, Any], *, airframe: Airframe, gains: TrackingGains
+) -> Any:
+    """As `attitude_thrust`, for the acceleration `wanted` (..., 3) that thrust must give; the goal gives the yaw."""
+    xp = namespace(wanted)
     yaw = quat_yaw(state["quat_wxyz"])
     forward = xp.cos(yaw) * wanted[..., 0] + xp.sin(yaw) * wanted[..., 1]
     left = xp.cos(yaw) * wanted[..., 1] - xp.sin(yaw) * wanted[..., 0]
@@ -165,15 +172,22 @@ def rotor_thrust(
     Attitude error and moment of Lee et al. (2010), eq. 10, 11 and 16, with gains multiplied by the inertia. Where a
     rotor would exceed its maximum the collective thrust gives way, as in the Crazyflie's power distribution.
     """
-    xp = namespace(estimate.velocity)
     wanted = wanted_acceleration(state, goal, estimate, gains=gains)
+    return rotors_along(wanted, state, goal, airframe=airframe, gains=gains)
+
+
+def rotors_along(
+    wanted: Any, state: Mapping[str, Any], goal: Mapping[str, Any], *, airframe: Airframe, gains: TrackingGains
+) -> Any:
+    """As `rotor_thrust`, for the acceleration `wanted` (..., 3) that thrust must give; the goal gives the yaw."""
+    xp = namespace(wanted)
     rotation = quat_to_matrix(state["quat_wxyz"])
     desired = _desired_rotation(wanted, _goal_yaw(goal, quat_yaw(state["quat_wxyz"])))
     skew = xp.sum(desired[..., :, :, None] * rotation[..., :, None, :], axis=-3)  # R_d^T R
     skew = skew - xp.matrix_transpose(skew)
     error = 0.5 * xp.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], axis=-1)
     rates = state["angular_velocity_body"]
-    like = estimate.velocity
+    like = wanted
     inertia = constant(airframe.inertia_kgm2, like)
     stiffness = constant((gains.attitude, gains.attitude, gains.yaw * gains.yaw_rate), like)
     damping = constant((gains.rate, gains.rate, gains.yaw_rate), like)
