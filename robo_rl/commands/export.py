@@ -1,8 +1,11 @@
 """Export a run's policy again, from its newest checkpoint; or turn a policy into C for a microcontroller.
 
 With --c DIR the policy, of a run or of a file, is also written as C99 without heap or library: policy.h, policy.c, and
-policy_check.c, which replays the policy's own probes. Where gcc, arm-none-eabi-gcc and qemu-system-arm are installed,
-it is compiled and run with them, and its size, stack and instructions per decision are reported.
+policy_check.c, which replays the policy's own probes. With --crazyflie DIR it becomes an app-layer folder of the
+Crazyflie firmware: the policy, the code that makes its observation of the drone's state, peers and obstacles, the
+out-of-tree controller around both, and a README with the commands that build and flash it. Where gcc,
+arm-none-eabi-gcc and qemu-system-arm are installed, the code is compiled and run with them, and its size, stack and
+instructions per decision are reported.
 """
 
 from dataclasses import dataclass
@@ -19,22 +22,24 @@ class Args:
     """Arguments of `robo-rl export`."""
 
     run: Positional[str]
-    """Run directory; with --c also a .onnx file or zoo:NAME."""
+    """Run directory; with --c or --crazyflie also a .onnx file or zoo:NAME."""
     out: Path | None = None
     """Policy file to write (default: RUN/policy.onnx)."""
     c: Path | None = None
     """Directory for the policy as C."""
+    crazyflie: Path | None = None
+    """Directory for the policy as a controller of the Crazyflie firmware (policies of mode rotor_thrust)."""
 
 
 def run(args: Args) -> Outcome:
-    """Writes the files; the result is the policy's contract card, with the C code's figures under `c`."""
+    """Writes the files; the result is the policy's contract card, with the C code's figures under `c`, `crazyflie`."""
     import json
 
     from controllers.artifact import PolicyArtifact
     from robo_rl.zoo import resolve
 
     result: dict[str, Any] = {}
-    if args.c is None or args.out is not None or Path(args.run).is_dir():
+    if (args.c is None and args.crazyflie is None) or args.out is not None or Path(args.run).is_dir():
         path = _export(args, result)
     else:
         path = resolve(args.run)
@@ -42,6 +47,8 @@ def run(args: Args) -> Outcome:
     result = json.loads(artifact.card.to_json()) | {"policy": str(path)} | result
     if args.c is not None:
         result["c"] = _write_c(artifact, args.c)
+    if args.crazyflie is not None:
+        result["crazyflie"] = _write_crazyflie(artifact, args.crazyflie)
     return Outcome(result)
 
 
@@ -68,14 +75,38 @@ def _export(args: Args, result: dict[str, Any]) -> Path:
 def _write_c(artifact: Any, folder: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from robo_rl.export_c.report import report
+    from robo_rl.export_c.report import POLICY, report
     from robo_rl.export_c.source import FILES, write_c
 
     footprint = write_c(artifact, folder)
     print(f"{folder}: {', '.join(FILES)}; {footprint.parameters} constants, {footprint.buffer_bytes} bytes of buffer")
-    figures = report(folder)
+    figures = report(folder, POLICY)
+    _print_figures(figures)
+    return asdict(footprint) | {"folder": str(folder)} | figures
+
+
+def _write_crazyflie(artifact: Any, folder: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from robo_rl.export_c.crazyflie import write_crazyflie
+    from robo_rl.export_c.report import ONBOARD, beyond_limits, report
+
+    written = write_crazyflie(artifact, folder)
+    print(
+        f"{folder}: controller with {written.footprint.parameters} constants and {written.observation_size} "
+        f"observed numbers, deciding every {written.period_ms} ms; see {folder / 'README.md'}"
+    )
+    figures = report(folder, ONBOARD)
+    _print_figures(figures)
+    beyond = beyond_limits(figures["cortex_m4"]) if "cortex_m4" in figures else []
+    if beyond:
+        print(f"  too much for the drone: {'; '.join(beyond)}")
+    sizes = {"observation": written.observation_size, "period_ms": written.period_ms, "beyond_limits": beyond}
+    return asdict(written.footprint) | sizes | {"folder": str(folder)} | figures
+
+
+def _print_figures(figures: dict[str, Any]) -> None:
     for machine, found in figures.items():
         print(f"  {machine}: {', '.join(f'{name} {value}' for name, value in found.items())}")
     if not figures:
         print("  not compiled: neither gcc nor arm-none-eabi-gcc is installed")
-    return asdict(footprint) | {"folder": str(folder)} | figures

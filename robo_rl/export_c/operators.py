@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from hardware.errors import BadInput
+from robo_rl.export_c.parts import literal
 from robo_rl.export_c.static_graph import Node, StaticGraph
 
 Name = Callable[[str], str]
@@ -239,19 +240,6 @@ _OTHERS: dict[str, Callable[[Node, StaticGraph, Name], list[str]]] = {
     "Softmax": _softmax,
     "Transpose": _gathered(lambda n, g, i: np.transpose(i, n.attributes.get("perm"))),
 }
-
-
-def literal(value: float) -> str:
-    """A float as C's hexadecimal literal: exactly these bits."""
-    value = float(np.float32(value))
-    if np.isnan(value):
-        raise BadInput("the policy holds a constant that is not a number")
-    if np.isinf(value):
-        return "POLICY_INFINITY" if value > 0 else "-POLICY_INFINITY"
-    mantissa, exponent = value.hex().split("p")
-    if "." in mantissa:
-        mantissa = mantissa.rstrip("0").rstrip(".")
-    return f"{mantissa}p{exponent}f"
 
 
 def _input(node: Node, i: int) -> str:
