@@ -25,7 +25,8 @@ class Field:
     name: str
     source: str
     """Observation: a signal of the robot, `goal:SIGNAL`, `error:SIGNAL` (goal minus state), `gravity` (unit vector),
-    `rotation` (body to world, nine numbers, row by row), `command` (the commands last sent, in action units), or a signal that is perceived of the surroundings, see
+    `rotation` (body to world, nine numbers, row by row), `command` (the commands last sent, in action units), or a
+    signal that is perceived of the surroundings, see
     `controllers.surroundings.PERCEIVED`. Action: a component of the command mode."""
     size: int
     unit: str
@@ -214,6 +215,15 @@ class Interface:
         if f.frame not in ("", frame) and not turned:
             raise BadInput(f"field {f.name}: '{f.source}' is given in frame '{frame}', not '{f.frame}'")
 
+    def _check_perceived(self, f: Field) -> None:
+        what = PERCEIVED[f.source]
+        if f.size != what.size * f.members:
+            raise BadInput(
+                f"field {f.name}: size {f.size}, but '{f.source}' of {f.members} members has {what.size * f.members}"
+            )
+        if f.frame not in ("", what.frame) and not (f.frame == "yaw" and what.frame == "world"):
+            raise BadInput(f"field {f.name}: '{f.source}' is given in frame '{what.frame}', not '{f.frame}'")
+
 
 def check_members(fields: tuple[Field, ...]) -> None:
     """Raises BadInput where a field does not split into its members, or fields of one entity count them differently."""
@@ -230,15 +240,6 @@ def check_members(fields: tuple[Field, ...]) -> None:
             raise BadInput(
                 f"field {f.name}: {f.members} members of '{f.entity}', but field {first.name} has {first.members}"
             )
-
-    def _check_perceived(self, f: Field) -> None:
-        what = PERCEIVED[f.source]
-        if f.size != what.size * f.members:
-            raise BadInput(
-                f"field {f.name}: size {f.size}, but '{f.source}' of {f.members} members has {what.size * f.members}"
-            )
-        if f.frame not in ("", what.frame) and not (f.frame == "yaw" and what.frame == "world"):
-            raise BadInput(f"field {f.name}: '{f.source}' is given in frame '{what.frame}', not '{f.frame}'")
 
 
 def _down(quat: Any) -> Any:
