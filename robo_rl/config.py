@@ -13,6 +13,8 @@ from hardware.errors import BadInput
 
 ACTIVATIONS = ("elu", "relu", "tanh")
 """Names that `--algo.activation` accepts."""
+NETWORKS = ("mlp", "two_token", "typed", "deep_sets")
+"""Names that `--algo.network` accepts."""
 FREE = ("steps", "checkpoint_every", "compile")
 """Settings that a resumed run may change; all others belong to its checkpoints."""
 
@@ -56,6 +58,18 @@ class PPOConfig:
     """Largest gradient norm, applied to actor and critic separately."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of actor and critic."""
+    network: str = "mlp"
+    """Kind of the policy's network: mlp; or, over the entities that an observation tells apart (other robots,
+    obstacles), two_token (one token per entity, attention among them), typed (one token per member, attention with
+    weights per type, absent members masked) or deep_sets (masked mean over the members). The critic stays an MLP."""
+    token_width: int = 16
+    """Numbers per token of an entity network; its last hidden layer is twice as wide."""
+    heads: int = 4
+    """Attention heads of an entity network, each of token_width / heads numbers, rounded up."""
+    parameters: int = 0
+    """Size of the policy's network in weights and biases, to compare kinds at equal cost; 0 takes the widths as given.
+    Otherwise all widths (`hidden`, keeping its number of layers, or `token_width`) are the largest whose network has at
+    most so many, and the rest goes to the last hidden layer."""
     activation: str = "elu"
     """Nonlinearity between layers: elu, relu or tanh."""
     init_std: float = 0.4
@@ -134,6 +148,15 @@ def check_network(hidden: tuple[int, ...], activation: str) -> None:
 def fixed_part(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a dumped configuration that a resumed run must share."""
     return {name: value for name, value in plain.items() if name not in FREE}
+
+
+def check_policy(network: str, token_width: int, heads: int, parameters: int) -> None:
+    """Raises BadInput for a policy network that does not exist or has no width."""
+    if network not in NETWORKS:
+        raise BadInput(f"algo.network = '{network}'; expected one of {', '.join(NETWORKS)}")
+    for name, value, least in (("token_width", token_width, 1), ("heads", heads, 1), ("parameters", parameters, 0)):
+        if value < least:
+            raise BadInput(f"algo.{name} = {value}; expected at least {least}")
 
 
 def to_plain(value: Any) -> Any:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LinearFn = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x (B, I), weight (O, I), bias (O)) -> (B, O)."""
+LinearFn = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(x (B, I), weight (O, I), bias (O) or None) -> (B, O)."""
 
 MIN_GAIN = 1.2
 """How much faster oneDNN must be to be chosen; well above timing noise, so that the choice repeats on one machine."""
@@ -40,8 +40,8 @@ def choose(kind: str, rows: int, widths: tuple[int, ...], device: str) -> tuple[
     return ("onednn", fast_linear, gain) if gain > MIN_GAIN else ("torch", F.linear, gain)
 
 
-def fast_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x (B, I) times weight (O, I) transposed, plus bias (O); differentiable, and opaque to torch.compile."""
+def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (B, I) times weight (O, I) transposed, plus bias (O) if any; differentiable, and opaque to torch.compile."""
     if torch.compiler.is_compiling():
         return _linear_op(x, weight, bias)
     return _Linear.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
@@ -63,7 +63,7 @@ class _Linear(torch.autograd.Function):
     """The eager path: no dispatch through a registered operator, which small minibatches would feel."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return onednn_product(x, weight, bias)
 
@@ -79,12 +79,12 @@ class _Linear(torch.autograd.Function):
 
 
 @torch.library.custom_op("robo_rl::linear", mutates_args=())
-def _linear_op(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _linear_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return onednn_product(x, weight, bias)
 
 
 @_linear_op.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
@@ -112,10 +112,11 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
     ctx.save_for_backward(inputs[0], inputs[1])
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
     x, weight = ctx.saved_tensors
-    grad_x = _grad_input_op(grad, weight) if ctx.needs_input_grad[0] else None
-    return grad_x, _grad_weight_op(x, grad), grad.sum(0)
+    need_x, _, need_bias = ctx.needs_input_grad
+    grad_x = _grad_input_op(grad, weight) if need_x else None
+    return grad_x, _grad_weight_op(x, grad), grad.sum(0) if need_bias else None
 
 
 torch.library.register_autograd("robo_rl::linear", _backward, setup_context=_setup_context)

@@ -11,8 +11,10 @@ from robo_rl.algorithms.ppo import Losses, adapt_learning_rate_, annealed, ppo_l
 from robo_rl.config import PPOConfig
 from robo_rl.distributed import Group
 from robo_rl.fast_linear import LinearFn
+from robo_rl.layout import Layout
 from robo_rl.nets import MLP, Actor, FlatParameters
 from robo_rl.norm import RunningNorm
+from robo_rl.policy_nets import build, shape_of
 from robo_rl.rollout import Rollout
 from robo_rl.seeds import child_seed
 
@@ -21,7 +23,8 @@ class Learner:
     """Actor, critic, their normalisers and the averaged actor; learns from rollouts.
 
     The critic reads the observation group `critic` where the environment offers one (it may hold what the robot
-    cannot measure), and `policy` otherwise.
+    cannot measure), and `policy` otherwise. `layout` says which numbers of the policy's observation describe whom;
+    without it they all describe the robot.
     """
 
     def __init__(
@@ -35,19 +38,25 @@ class Learner:
         linear: LinearFn = F.linear,
         compiled: bool = False,
         group: Group = Group(),  # noqa: B008 - frozen
+        layout: Layout | None = None,
     ) -> None:
         self.config, self.group = config, group
         self.critic_group = "critic" if "critic" in sizes else "policy"
         weights = torch.Generator().manual_seed(child_seed(seed, "weights"))
-        mlp = lambda d, out, gain: MLP(  # noqa: E731
-            (d, *config.hidden, out), config.activation, last_gain=gain, linear=linear, generator=weights
-        )
-        self.actor = Actor(mlp(sizes["policy"], actions, 0.01), actions, config.init_std).to(device)
-        self.critic = mlp(sizes[self.critic_group], 1, 1.0).to(device)
+        layout = layout or Layout(sizes["policy"], tuple(range(sizes["policy"])))
+        self.shape = shape_of(config, layout, actions)
+        self.actor = Actor(build(self.shape, linear, weights), actions, config.init_std).to(device)
+        self.critic = MLP(
+            (sizes[self.critic_group], *config.hidden, 1), config.activation, linear=linear, generator=weights
+        ).to(device)
         self.flat = FlatParameters([self.actor, self.critic], extra=1)
         self.learning_rate = torch.tensor(config.learning_rate, device=device)
         self.optimiser = torch.optim.Adam([self.flat.value], lr=self.learning_rate, fused=True)
         self.norms = {g: RunningNorm(sizes[g], device, config.obs_clip) for g in sorted({"policy", self.critic_group})}
+        if self.shape.widths is not None:
+            self.norms["policy"] = RunningNorm(
+                layout.size, device, config.obs_clip, flags=layout.flags, alike=layout.alike
+            )
         self.average = self.flat.value.detach().clone()
         self.updates = 0
         self.shuffle = torch.Generator(device=device).manual_seed(child_seed(seed, "shuffle", group.rank))
@@ -96,9 +105,7 @@ class Learner:
 
     def averaged_actor(self) -> Actor:
         """A copy of the policy with the averaged parameters and torch's own product, for evaluation and export."""
-        net = self.actor.net
-        sizes = (net.weights[0].shape[1], *(w.shape[0] for w in net.weights))
-        copy = Actor(MLP(sizes, net.activation), sizes[-1], self.config.init_std).to(self.average.device)
+        copy = Actor(build(self.shape), self.shape.actions, self.config.init_std).to(self.average.device)
         begin, end = self.flat.bounds[0]
         FlatParameters([copy]).value.data.copy_(self.average[begin:end])
         return copy

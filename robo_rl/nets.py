@@ -79,7 +79,7 @@ class Ensemble(nn.Module):
 class Actor(nn.Module):
     """Gaussian policy: a mean (B, A) from the normalised observation, and one logarithmic deviation per component."""
 
-    def __init__(self, net: MLP, action_size: int, init_std: float) -> None:
+    def __init__(self, net: nn.Module, action_size: int, init_std: float) -> None:
         super().__init__()
         self.net = net
         self.log_std = nn.Parameter(torch.full((action_size,), init_std).log())

@@ -32,6 +32,8 @@ class SceneSpec:
     terminations: tuple[str, ...]
     success: str
     """What counts as success, in words and numbers."""
+    agents: int = 1
+    """Robots A per environment: rows are then agent-major, row = a E + e."""
 
 
 class Step(NamedTuple):
@@ -49,6 +51,8 @@ class Step(NamedTuple):
     """Group -> (N, D): last observation of each episode that ended in this step (other rows: equal to obs)."""
     metrics: dict[str, Tensor]
     """Name -> (N,), scene-specific quantities of this step, before the reset."""
+    alive: Tensor | None = None
+    """(N,) bool: rows whose step counts for learning, for worlds in which a row may wait for others; None: all."""
 
 
 class VecEnv(Protocol):

@@ -10,8 +10,9 @@ from torch import nn
 
 from hardware.errors import BadInput
 from robo_rl import fast_linear
-from robo_rl.config import PPOConfig, RunConfig, check_network, check_numbers
+from robo_rl.config import PPOConfig, RunConfig, check_network, check_numbers, check_policy
 from robo_rl.distributed import Group
+from robo_rl.layout import layout_of
 from robo_rl.learner import Learner
 from robo_rl.norm import RunningNorm
 from robo_rl.rollout import Episodes, Rollout, allocate, collect_, count_episodes, evaluate_
@@ -107,6 +108,7 @@ def prepare(config: RunConfig, env: Any, group: Group = Group(), data: Path | No
         linear=linear,
         compiled=config.compile,
         group=group,
+        layout=None if config.algo.network == "mlp" else layout_of(env.spec.observation),
     )
     rollout = allocate(
         sizes, set(learner.norms), learner.critic_group, config.algo.rollout_steps, env.num_envs, actions, device
@@ -135,6 +137,7 @@ def check(config: RunConfig) -> None:
             raise BadInput(f"algo.{name} = {getattr(a, name)}; expected at least 1")
     check_numbers(a)
     check_network(a.hidden, a.activation)
+    check_policy(a.network, a.token_width, a.heads, a.parameters)
     if not a.gamma <= 1.0 or not a.gae_lambda <= 1.0 or not a.ema < 1.0:
         raise BadInput("algo.gamma and algo.gae_lambda lie in 0..1, algo.ema in 0..1 without 1")
     if a.std_floor == 0.0 or a.init_std < a.std_floor:
