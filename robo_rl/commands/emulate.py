@@ -13,6 +13,7 @@ import json
 import resource
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import Positional, UseAppendAction
@@ -55,6 +56,10 @@ class Args:
     """Standard deviation of a coordinate, m."""
     mocap_port: int | None = None
     """Port where programs subscribe to the frames; 0 takes a free one, as --port 0 does."""
+    onboard: str | None = None
+    """Crazyflie: policy that flies on board, compiled with gcc: a file, run directory, zoo:NAME, or exported folder."""
+    obstacles: Path | None = None
+    """Crazyflie: TOML file of upright cylinders, in the world and known on board: centres_m and radius_m."""
     duration: float | None = None
     """Stop after so many emulated seconds."""
     linger: float = 0.0
@@ -115,18 +120,28 @@ def run(args: Args) -> Outcome:
 
 def _further(args: Args) -> dict[str, Any]:
     """Arguments of the emulator that only some robots have."""
-    if not args.mocap:
-        return {}
+    given = {"mocap": args.mocap, "onboard": args.onboard is not None, "obstacles": args.obstacles is not None}
     if args.robot != "crazyflie":
-        raise BadInput(f"--mocap is for robot 'crazyflie', not '{args.robot}'")
+        if unknown := [f"--{name}" for name, there in given.items() if there]:
+            raise BadInput(f"{unknown[0]} is for robot 'crazyflie', not '{args.robot}'")
+        return {}
     from hardware.robots.crazyflie import mocap
     from hardware.robots.crazyflie.motion_capture import Capture
+    from hardware.robots.crazyflie.obstacles import read_obstacles
 
-    free = 0 if args.port == 0 else mocap.DEFAULT_PORT
-    return {
-        "capture": Capture(args.mocap_rate, args.mocap_dropout, args.mocap_noise),
-        "mocap_port": free if args.mocap_port is None else args.mocap_port,
-    }
+    further: dict[str, Any] = {}
+    if args.obstacles is not None:
+        further["obstacles"] = read_obstacles(args.obstacles)
+    if args.onboard is not None:
+        from robo_rl.onboard_policy import CompiledPolicy, compiled
+
+        library = compiled(args.onboard)
+        further["onboard"] = lambda obstacles: CompiledPolicy(library, args.num, obstacles)
+    if args.mocap:
+        further["capture"] = Capture(args.mocap_rate, args.mocap_dropout, args.mocap_noise)
+        free = 0 if args.port == 0 else mocap.DEFAULT_PORT
+        further["mocap_port"] = free if args.mocap_port is None else args.mocap_port
+    return further
 
 
 def _plant(args: Args) -> Any:

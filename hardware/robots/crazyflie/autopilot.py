@@ -23,6 +23,7 @@ from hardware.robots.crazyflie.firmware import (
     rotor_ceiling,
     start_cascade,
 )
+from hardware.robots.crazyflie.onboard import OUT_OF_TREE, OnboardFlight, OnboardPolicy
 from hardware.robots.crazyflie.peers import Peers
 from hardware.robots.crazyflie.position import PositionController
 from hardware.robots.crazyflie.supervisor import MOTORS_RUN, State, Supervisor, Timings
@@ -65,10 +66,17 @@ class Autopilot:
     """R drones' firmware over one plant; instants are integer milliseconds since the start."""
 
     def __init__(
-        self, plant: Plant, *, rng: np.random.Generator, noise: Noise | None = None, auto_arm: bool = False
+        self,
+        plant: Plant,
+        *,
+        rng: np.random.Generator,
+        noise: Noise | None = None,
+        auto_arm: bool = False,
+        onboard: OnboardPolicy | None = None,
     ) -> None:
         self.plant, self.num_robots, self.auto_arm = plant, plant.num_robots, auto_arm
         r = self.num_robots
+        self.onboard = None if onboard is None else OnboardFlight(onboard, r)
         self.estimator = Estimator(r, rng, noise or Noise(), DT_S)
         self.estimate: Estimate = self.estimator.update(plant.signals())
         self.pilots = [self._new_pilot() for _ in range(r)]
@@ -117,6 +125,8 @@ class Autopilot:
         target, state = pilot.commander.target, pilot.supervisor.state
         direct = target.xy == "off" and target.z == "off" and pilot.commander.priority == STREAMED
         if direct and state in MOTORS_RUN and state is not State.LEVEL_OUT:
+            if self.onboard is not None:
+                self.onboard.leave(i)
             self._follow(i, target, target.roll, target.pitch, target.thrust)
         return True
 
@@ -126,6 +136,9 @@ class Autopilot:
         motors, self._cascade = cascade(self._setpoint, e.angles, e.gyro, self._cascade, gains=self._tick_gains)
         if self._by_rotors.any():
             motors = np.where(self._by_rotors, self._rotors, motors)
+        if self.onboard is not None and self.onboard.active.any():
+            forces = self.onboard.forces(e, self.battery_v, self.peers, self.now_ms)
+            motors = np.where(self.onboard.active, forces, motors)
         self.motors = np.where(self._allowed & np.isfinite(motors), motors, 0.0)
 
     def _outer_loops(self) -> None:
@@ -142,10 +155,24 @@ class Autopilot:
                 target = OFF
             elif state is State.LEVEL_OUT:
                 target = target.levelled()
-            roll, pitch, thrust = pilot.position.update(target, position, velocity, yaw, pilot.parameters)
+            if self._by_policy(i, target):
+                roll = pitch = thrust = 0.0
+            else:
+                roll, pitch, thrust = pilot.position.update(target, position, velocity, yaw, pilot.parameters)
             if thrust <= 0.0:
                 pilot.position.reset()
             self._follow(i, target, roll, pitch, thrust)
+
+    def _by_policy(self, i: int, target: Target) -> bool:
+        """Whether the policy on board flies drone `i` to this target; if so, it has been told."""
+        if self.onboard is None:
+            return False
+        wanted = self.pilots[i].parameters["stabilizer.controller"] == OUT_OF_TREE
+        if wanted and target.xy == "position" and target.z == "position":
+            self.onboard.take(i, target.position)
+            return True
+        self.onboard.leave(i)
+        return False
 
     def _follow(self, i: int, target: Target, roll: float, pitch: float, thrust: float) -> None:
         """Hands drone `i`'s target to the attitude loop, or its rotor forces to the motors."""
@@ -215,6 +242,8 @@ class Autopilot:
         self.pilots[i] = self._new_pilot()
         self.estimator.reset(i)
         self.peers.forget(i)
+        if self.onboard is not None:
+            self.onboard.leave(i)
         self.estimator.settle(i, np.zeros(3))
         self.estimator.gyro_fault[i] = self.estimator.frozen[i] = False
         self._motor_gain[:, i], self._voltage_cap[i] = 1.0, np.inf
@@ -228,7 +257,10 @@ class Autopilot:
             plane[..., i] = start[..., 0]
 
     def _new_pilot(self) -> Pilot:
-        return Pilot(supervisor=Supervisor(auto_arm=self.auto_arm))
+        pilot = Pilot(supervisor=Supervisor(auto_arm=self.auto_arm))
+        if self.onboard is not None:
+            pilot.parameters["stabilizer.controller"] = OUT_OF_TREE
+        return pilot
 
     def _set_gain(self, i: int, name: str, value: float) -> None:
         group, key = name.split(".")

@@ -7,7 +7,7 @@ own (`mocap.py`).
 import selectors
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from hardware.robots.crazyflie.faults import parse_fault
 from hardware.robots.crazyflie.mocap import DEFAULT_PORT as MOCAP_PORT
 from hardware.robots.crazyflie.mocap import MocapServer
 from hardware.robots.crazyflie.motion_capture import Capture
+from hardware.robots.crazyflie.obstacles import NOTHING, Obstacles
+from hardware.robots.crazyflie.onboard import OnboardPolicy
+from hardware.robots.crazyflie.plant import RigidBodyPlant
 from hardware.robots.crazyflie.swarm import EmulatedSwarm
 from hardware.robots.crazyflie.wire import NULL_PACKET
 from hardware.transport import UdpServer
@@ -173,18 +176,34 @@ def make_emulator(
     plant: Plant | None = None,
     capture: Capture | None = None,
     mocap_port: int = MOCAP_PORT,
+    onboard: Callable[[Obstacles], OnboardPolicy] | None = None,
+    obstacles: Obstacles | None = None,
 ) -> Emulator:
     """An emulator from plain values, as the command line has them; faults as `name[:at_s[:value]]`.
 
-    `capture` adds motion capture, published at `mocap_port` (0: a free one).
+    `capture` adds motion capture, published at `mocap_port` (0: a free one); `onboard` makes a policy that
+    flies on board and knows the obstacles: those given, which the built-in world then has, or the plant's own.
     """
     if num < 1 or (plant is not None and plant.num_robots != num):
         raise BadInput(f"{num} drones given; expected at least 1, and as many as the plant has")
     rng = np.random.default_rng(seed)
     strikes = [parse_fault(text, rng) for text in faults]
-    swarm = EmulatedSwarm(plant, num=num, seed=seed, faults=strikes, capture=capture)
+    plant, known = _world(plant, num, obstacles)
+    policy = None if onboard is None else onboard(known)
+    swarm = EmulatedSwarm(plant, num=num, seed=seed, faults=strikes, capture=capture, onboard=policy)
     published = None if capture is None else mocap_port
     return Emulator(swarm, host=host, port=port, time_scale=time_scale, mocap_port=published)
+
+
+def _world(plant: Plant | None, num: int, obstacles: Obstacles | None) -> tuple[Plant, Obstacles]:
+    """The world, and the obstacles in it; raises BadInput where both the plant and the caller bring some."""
+    if plant is None:
+        known = obstacles or NOTHING
+        return RigidBodyPlant(num, obstacles=known), known
+    own = getattr(plant, "obstacles", None)
+    if own is not None and obstacles is not None:
+        raise BadInput(f"the scene has {len(own.radius)} obstacles of its own; leave out --obstacles")
+    return plant, Obstacles(*own) if own is not None else obstacles or NOTHING
 
 
 def _serve(host: str, port: int, num: int) -> list[UdpServer]:

@@ -87,6 +87,10 @@ VARIABLES: dict[str, tuple[str, Getter]] = {
     "sys.isTumbled": ("uint8", lambda a, i: a.pilots[i].supervisor.tumbled),
     "sys.armed": ("uint8", lambda a, i: a.pilots[i].supervisor.armed),
     "sys.locked": ("uint8", lambda a, i: a.pilots[i].supervisor.state is State.LOCKED),
+    "policy.active": ("uint8", lambda a, i: a.onboard is not None and bool(a.onboard.active[i])),
+    "policy.broken": ("uint16", lambda a, i: 0 if a.onboard is None else int(a.onboard.broken[i])),
+    "policy.peers": ("uint8", lambda a, i: a.peers.known(i)),
+    "policy.peerAge": ("uint16", lambda a, i: a.peers.oldest_ms(i, a.now_ms)),
     "radio.rssi": ("uint8", lambda a, i: 40),
 }
 """group.name -> type and the way to its present value; the order gives the ids."""

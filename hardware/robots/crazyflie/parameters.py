@@ -43,7 +43,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("posCtlPid.thrustBase", "uint16", 36000),
     Parameter("posCtlPid.thrustMin", "uint16", 20000),
     *_floats("velCtlPid", vxKp=25.0, vxKi=1.0, vyKp=25.0, vyKi=1.0, vzKp=25.0, vzKi=15.0),
-    # 1 is the PID controller and 2 the Kalman filter; the emulator has no other and keeps these values
+    # controller 1 is the PID controller, 6 a policy on board where there is one (`onboard.py`; everything else is flown
+    # as by 1); estimator 2 is the Kalman filter, and the emulator has no other
     *_bytes("stabilizer", estimator=2, controller=1, stop=0),
     *_bytes("kalman", resetEstimation=0),
     # no longer has an effect in the firmware either

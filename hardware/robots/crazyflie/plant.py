@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from hardware.errors import BadInput, NotFoundError
 from hardware.robots.crazyflie.battery import discharge, open_circuit_v
+from hardware.robots.crazyflie.contacts import bounce
 from hardware.robots.crazyflie.firmware import thrust_from_voltage
+from hardware.robots.crazyflie.obstacles import NOTHING, Obstacles
 
 Array = NDArray[np.float64]
 
@@ -83,8 +85,11 @@ class RigidBodyPlant:
         floor: Floor | None = None,
         start_world: Array | None = None,
         charge: float = 1.0,
+        obstacles: Obstacles = NOTHING,
     ) -> None:
-        self.num_robots = num_robots
+        self.num_robots, self.obstacles = num_robots, obstacles
+        self.contacts = 0
+        """Ticks in which drones touched one another or an obstacle, summed over contacts."""
         self.airframe = airframe or load_airframe()
         self._floor = floor or Floor()
         a = self.airframe
@@ -151,6 +156,9 @@ class RigidBodyPlant:
         velocity = self.velocity + dt_s * acceleration
         self.position = self.position + (0.5 * dt_s) * (self.velocity + velocity)
         self.velocity = velocity
+        if self.num_robots > 1 or len(self.obstacles.radius):
+            self.velocity, touched = bounce(self.position, velocity, self.obstacles, a.arm_m)
+            self.contacts += touched
         momentum = self._inertia * self.rates
         self.rates = self.rates + dt_s * (torque - _cross(self.rates, momentum)) / self._inertia
         self.quat = _turn(self.quat, self.rates * dt_s)

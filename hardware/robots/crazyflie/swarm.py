@@ -15,6 +15,7 @@ from hardware.robots.crazyflie.autopilot import DT_S, Autopilot
 from hardware.robots.crazyflie.estimator import Noise
 from hardware.robots.crazyflie.faults import Fault, FaultSchedule
 from hardware.robots.crazyflie.motion_capture import Capture, Frame, MotionCapture
+from hardware.robots.crazyflie.onboard import OnboardPolicy
 from hardware.robots.crazyflie.plant import RigidBodyPlant
 from hardware.robots.crazyflie.services import Services
 
@@ -32,12 +33,13 @@ class EmulatedSwarm:
         faults: Sequence[Fault] = (),
         auto_arm: bool = False,
         capture: Capture | None = None,
+        onboard: OnboardPolicy | None = None,
     ) -> None:
         self.plant: Plant = plant or RigidBodyPlant(num)
         r = self.plant.num_robots
         seeds = np.random.SeedSequence(seed).spawn(3)
         plant_rng, self._link_rng, mocap_rng = (np.random.default_rng(s) for s in seeds)
-        self.autopilot = Autopilot(self.plant, rng=plant_rng, noise=noise, auto_arm=auto_arm)
+        self.autopilot = Autopilot(self.plant, rng=plant_rng, noise=noise, auto_arm=auto_arm, onboard=onboard)
         self.services = [Services(self.autopilot, i) for i in range(r)]
         self._mocap = None if capture is None else MotionCapture(r, capture, mocap_rng)
         self._schedule = FaultSchedule(faults)
