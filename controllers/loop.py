@@ -75,9 +75,13 @@ class Loop:
         """Between two decisions of the policy."""
         self.period_ns = self.decision_ns // ticks_per_decision(robot.spec, policy.rate_hz)
         """Between two ticks."""
+        self.state: RobotState | None = None
+        """The newest state; None while the link is gone."""
+        self.airborne = False
+        """The robot is off the ground."""
         self.asked: Asked | None = None
         """Between the halves of a tick: what the policy is asked, if it is its turn."""
-        self.pace = Pace(clock, self.period_ns, lambda: self._called)
+        self.pace = Pace(clock, self.period_ns, lambda: self.called)
         self.fallback: Fallback = fallback_law(robot.spec, policy.mode)
         self._reaction = Reaction(robot, self.flight, self.fallback, policy.mode, self._write)
         self._heartbeat_age_s, self._surroundings = heartbeat_age_s, surroundings
@@ -129,7 +133,11 @@ class Loop:
         self.policy.start()
         self.flight.begin(now, state)
         self._arm(now, state)
-        self.pace.fall_in_step(lambda: self.robot.read().t_ns)
+        self.pace.fall_in_step(self.newest_ns)
+
+    def newest_ns(self) -> int:
+        """Instant of the robot's newest state; raises LinkLost."""
+        return self.robot.read().t_ns
 
     def run(self, between: Callable[[], None] = lambda: None) -> Summary:
         """From start to rest, with a call `between` ticks; raises RoboError where the start is refused.
@@ -154,11 +162,10 @@ class Loop:
         self.asked = None
         return self._guarded(lambda: self._tick(missed))
 
-    def act(self, decide: Callable[[Asked], Decision]) -> None:
-        """Second half of a tick, if the policy is asked."""
+    def act(self, decide: Callable[[Asked], Decision]) -> bool:
+        """Second half of a tick, if the policy is asked; the run goes on either way."""
         asked = self.asked
-        if asked is not None:
-            self._guarded(lambda: self._carry_out(asked, decide(asked)))
+        return asked is None or self._guarded(lambda: self._carry_out(asked, decide(asked)))
 
     def tell(self) -> None:
         """Tells the sink of a new state, last: what is recorded must not delay what is commanded."""
@@ -180,7 +187,7 @@ class Loop:
             return True
 
     @property
-    def _called(self) -> bool:
+    def called(self) -> bool:
         """Somebody has asked for an end that is not yet on its way."""
         return self._estop_reason is not None or (self._finish and self.flight.phase in ENDABLE)
 
@@ -192,9 +199,9 @@ class Loop:
         if self._estop_reason is not None:
             self.supervisor.estop(now, self._estop_reason)
             self._estop_reason = None
-        airborne = state is not None and self.flight.airborne(state)
+        self.state, self.airborne = state, state is not None and self.flight.airborne(state)
         self._health = self._health._replace(
-            state=state, airborne=airborne, missed=missed, heartbeat_age_s=self._heartbeat_age_s()
+            state=state, airborne=self.airborne, missed=missed, heartbeat_age_s=self._heartbeat_age_s()
         )
         self.supervisor.check(now, self._health)
         self._health = Health(state)

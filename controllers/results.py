@@ -11,7 +11,7 @@ TOLERANCE_M = 0.15
 """Distance to the goal, from 5 s after the handover on, that counts as success."""
 
 
-def outcome(loop: Loop, failure: str = "", *, moves: bool = True) -> dict[str, Any]:
+def outcome(loop: Loop, failure: str = "", *, moves: bool = True, tolerance_m: float = TOLERANCE_M) -> dict[str, Any]:
     """Figures of a run that is over; `failure` says why it could not even begin.
 
     Where nothing `moves` by the policy's commands, as in a replay, the distance to the goal is no matter of success.
@@ -24,7 +24,7 @@ def outcome(loop: Loop, failure: str = "", *, moves: bool = True) -> dict[str, A
         "distance_m_max": float(distance.max()) if distance.size else None,
     }
     done = loop.flight.phase is Phase.DONE and s.fault is None and s.policy_ticks > 0
-    close = not moves or settled["distance_m_max"] is None or settled["distance_m_max"] <= TOLERANCE_M
+    close = not moves or settled["distance_m_max"] is None or settled["distance_m_max"] <= tolerance_m
     error = str(loop.error or loop.sink.failure or "")
     return {
         "success": bool(done and close and not failure and not error),

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from controllers.logsink import LogSink
 from controllers.loop import Loop
-from controllers.policy import Policy, signals_needed
+from controllers.neighbourhood import Neighbourhood, SharedPositions
+from controllers.policy import Policy
 from controllers.realtime import real_time
 from controllers.results import outcome
 from controllers.sinks import Level
@@ -48,7 +49,7 @@ def fly(order: Order) -> dict[str, Any]:
         robot, replay = _robot(order, clock, stack)
         loop = _loop(order, robot, clock, stack)
         interrupts: list[int] = []
-        stack.enter_context(_handling_signals(loop, order, interrupts))
+        stack.enter_context(handling_signals(loop, order, interrupts))
         failure = ""
         try:
             stack.enter_context(real_time())
@@ -65,11 +66,11 @@ def rehearse(order: Order) -> dict[str, Any]:
         robot, _ = _robot(order, clock, stack)
         state = robot.read()
         policy = Policy(order.artifact)
-        missing = signals_needed(policy.interface) - state.signals.keys()
+        missing = policy.needs - state.signals.keys()
         if missing:
             raise BadInput(f"the policy needs {', '.join(sorted(missing))}, which the robot does not send")
         goal = order.goals[0] if order.goals else dict(state.signals)
-        decision = policy.decide(state.signals, goal)
+        decision = policy.decide(state.signals, goal, _alone(order).perceived({0: state})[0])
         if not np.isfinite(decision.command).all():
             raise BadInput(f"{order.artifact.path}: the policy's command is not finite in the present state")
         command = dict(zip(policy.interface.mode.components, decision.command.tolist(), strict=True))
@@ -111,14 +112,34 @@ def _loop(order: Order, robot: GuardedRobot, clock: Clock, stack: ExitStack) -> 
     supervisor.configure()
     policy = Policy(artifact)
     sink = stack.enter_context(Telling(order.log, robot.spec, order.name, artifact, clock.now_ns()))
-    loop = Loop(robot, policy, supervisor, order.plan, clock, sink)
+    hood = _alone(order)
+    loop = Loop(
+        robot, policy, supervisor, order.plan, clock, sink, surroundings=lambda state: hood.perceived({0: state})[0]
+    )
     if order.goals:
         loop.tour(order.goals, order.goal_s)
     return loop
 
 
+def _alone(order: Order) -> Neighbourhood:
+    """Obstacles, and nobody else."""
+    return Neighbourhood(order.artifact.interface, SharedPositions(1), order.obstacles)
+
+
+class Stoppable(Protocol):
+    """A control loop, of one robot or several."""
+
+    def finish(self) -> None:
+        """Asks for an orderly end."""
+        ...
+
+    def estop(self, reason: str) -> None:
+        """Asks for the emergency stop."""
+        ...
+
+
 @contextmanager
-def _handling_signals(loop: Loop, order: Order, interrupts: list[int]) -> Iterator[None]:
+def handling_signals(loop: Stoppable, order: Order, interrupts: list[int]) -> Iterator[None]:
     """The first SIGINT or SIGTERM lands, the second one stops at once."""
 
     def handle(number: int, _: object) -> None:

@@ -10,10 +10,12 @@ from typing import Any, Literal
 from controllers.artifact import PolicyArtifact
 from controllers.flight import FlightPlan
 from controllers.goals import Goal, fence_of, parse_goal
-from controllers.policy import goal_signals
+from controllers.neighbourhood import NO_OBSTACLES, Obstacles
+from controllers.policy import goal_signals, signals_perceived
 from controllers.supervisor import Bounds
 from hardware.errors import BadInput
 from hardware.log.reader import Log
+from robo_rl.deployment.flags import SwarmFlags
 
 DURATION_S = 10.0
 """For which a policy acts, where neither the user nor the robot's spec says otherwise."""
@@ -39,11 +41,20 @@ class Order:
     """Faults for an emulator that is started here."""
     scene: str | None = None
     """Scene that is the world of that emulator; None for the built-in one."""
+    obstacles: Obstacles = NO_OBSTACLES
+    """What the policy is told to avoid."""
+    swarm: SwarmFlags | None = None
+    """None for one robot that a policy here flies."""
 
     @property
     def flies(self) -> bool:
         """Whether the robot takes off and lands."""
         return "land" in self.artifact.interface.robot.modes
+
+    @property
+    def perceives(self) -> bool:
+        """Whether the policy needs to know what is around the robot."""
+        return bool(signals_perceived(self.artifact.interface))
 
     @property
     def ending(self) -> str:
@@ -54,6 +65,44 @@ class Order:
     def goal_s(self) -> float:
         """Time for each of several goals."""
         return self.plan.duration_s / max(len(self.goals), 1) if self.plan.duration_s > 0 else DURATION_S
+
+
+def swarm_order(
+    flags: SwarmFlags, kind: RobotKind, goals: Sequence[str], artifact: PolicyArtifact
+) -> SwarmFlags | None:
+    """The swarm that flags ask for, None where they ask for one robot only; raises BadInput."""
+    if flags.num < 1:
+        raise BadInput(f"--num {flags.num}: expected at least 1 robot")
+    alone = flags.num == 1 and not flags.onboard
+    for flag, given in (("formation", flags.formation), ("mocap", flags.mocap), ("share-dropout", flags.share_dropout)):
+        if alone and given:
+            raise BadInput(f"--{flag} is for several robots: give --num")
+    if alone:
+        return None
+    if kind == "replay":
+        raise BadInput("--mode replay is for one robot: each one's recording is replayed by itself")
+    if goals and flags.formation is not None:
+        raise BadInput("--goal and --formation were both given; expected one of them")
+    if goals and len(goals) != flags.num:
+        raise BadInput(f"{len(goals)} goals for {flags.num} robots; give one --goal each, or --formation")
+    if not 0.0 <= flags.share_dropout < 1.0:
+        raise BadInput(f"--share-dropout {flags.share_dropout:g}: expected a share from 0 to less than 1")
+    if not 0.3 <= flags.spacing <= 5.0:
+        raise BadInput(f"--spacing {flags.spacing:g}: expected 0.3..5 m")
+    if flags.formation is not None and not goal_signals(artifact.interface):
+        raise BadInput(f"{artifact.path}: this policy takes no goal, so no --formation")
+    return flags
+
+
+def check_link(uri: str | None, artifact: PolicyArtifact, *, onboard: bool) -> None:
+    """Raises BadInput for a policy whose commands the link cannot carry, before anything is opened."""
+    if onboard or artifact.card.mode != "rotor_thrust" or uri is None:
+        return
+    if uri.partition(":")[0] in ("radio", "usb"):
+        raise BadInput(
+            f"{uri}: rotor thrusts cannot be streamed over the air; put the policy into the drone "
+            "(robo-rl export --c) and fly it with --onboard, or deploy a policy of set points"
+        )
 
 
 def goals_of(texts: Sequence[str], artifact: PolicyArtifact) -> tuple[Goal, ...]:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from hardware.errors import RoboError
 
@@ -109,15 +109,23 @@ class Child:
 
 def start_emulator(robot: str, time_scale: float, faults: Sequence[str], scene: str | None = None) -> tuple[Child, str]:
     """An emulator on a free port in its own process, and its address; raises RoboError where it does not start."""
+    child, ready = start_emulators(robot, time_scale, faults, scene)
+    return child, ready["addresses"][0]
+
+
+def start_emulators(
+    robot: str, time_scale: float, faults: Sequence[str], scene: str | None = None, more: Sequence[str] = ()
+) -> tuple[Child, dict[str, Any]]:
+    """An emulator, with `more` of its flags, on free ports in its own process, and what it says when it is ready."""
     argv = ["robo_rl", "emulate", robot, "--port", "0", "--time-scale", str(time_scale)]
     for fault in faults:
         argv += ["--fault", fault]
     if scene is not None:
         argv += ["--scene", scene]
-    child = Child("emulator", argv, quiet=True)
+    child = Child("emulator", [*argv, *more], quiet=True)
     try:
         line = child.wait_for_line("READY ", 60.0)
     except RoboError:
         child.stop()
         raise
-    return child, json.loads(line.removeprefix("READY "))["addresses"][0]
+    return child, json.loads(line.removeprefix("READY "))
