@@ -26,8 +26,8 @@ CONTACT_ERP = 0.02
 """Share of an overlap that a step takes back by adding speed: with Bullet's own .2 the ball comes back to .35 m."""
 REST_SPEED_M_S = 0.01
 """Slower impacts do not bounce (Bullet's own: .2)."""
-_WALL_M, _GAP_M = 1.0, 4.0
-"""Thickness of walls, and distance between the rooms of a server."""
+_WALL_M, _GAP_M, _FAR_M = 1.0, 4.0, 1e4
+"""Thickness of walls, distance between the rooms of a server, and between environments in free space."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class BulletBodies:
         self.num, self._envs, self._room = envs * agents, envs, room
         self._clients = [pybullet.connect(pybullet.DIRECT) for _ in range(math.ceil(envs / ENVS_PER_CLIENT))]
         weakref.finalize(self, _disconnect, tuple(self._clients))
-        side = _GAP_M + max(room.size_m[:2] if room.size_m else (0.0,))
+        side = _GAP_M + max(room.size_m[:2]) if room.size_m else _FAR_M
         columns = math.ceil(math.sqrt(ENVS_PER_CLIENT))
         places = [divmod(e % ENVS_PER_CLIENT, columns) for e in range(envs)]
         self._origin = np.array([[side * i, side * j, 0.0] for i, j in places])

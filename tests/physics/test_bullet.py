@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from quadrotor_params import CF21, params
+from quadrotor_params import params
 from torch import Tensor
 
 from sim.backends.bullet import GRAVITY, BulletBodies, Contacts, Room
@@ -17,10 +17,10 @@ INERTIA = np.array([1.657e-5, 1.666e-5, 2.926e-5])
 NONE = np.zeros((3, 1))
 
 
-def bodies(room: Room | None = None, envs: int = 1, agents: int = 1, **mass: float) -> BulletBodies:
+def bodies(room: Room | None = None, envs: int = 1, agents: int = 1) -> BulletBodies:
     made = BulletBodies(envs, agents, room or Room(RADIUS))
     count = envs * agents
-    made.weigh(np.arange(count), np.full(count, mass.get("mass", 0.028)), np.tile(INERTIA[:, None], count))
+    made.weigh(np.arange(count), np.full(count, 0.028), np.tile(INERTIA[:, None], count))
     return made
 
 
@@ -69,8 +69,7 @@ def test_symmetric_top_precesses_at_the_rate_of_euler() -> None:
 
 
 def test_hover_command_holds_for_ten_seconds() -> None:
-    flight = BulletStep(bodies(mass=CF21["mass"]))
-    flight.inertia = torch.tensor(INERTIA)[:, None]
+    flight = BulletStep(bodies(), lambda: torch.tensor(INERTIA)[:, None])
     known = params()
     c, command = body.coefficients(known), body.hover_command(known).expand(4, 1)
     state = body.rest_state((1,), torch.zeros(1, dtype=torch.float64))
@@ -97,8 +96,7 @@ def test_random_commands_for_a_second_agree_and_converge_with_first_order() -> N
         exact = body.step_rk4(exact, command, c, dt_s=0.002)
     ends = []
     for substeps in (20, 40, 80):  # of 2.5 to 0.6 ms
-        flight, state = BulletStep(bodies(envs=4)), start(4)
-        flight.inertia = torch.tensor(INERTIA)[:, None].expand(3, 4)
+        flight, state = BulletStep(bodies(envs=4), lambda: torch.tensor(INERTIA)[:, None].expand(3, 4)), start(4)
         for command in commands.repeat_interleave(substeps, 0):
             state = flight(state, command, c, dt_s=0.05 / substeps)
         ends.append(state[:3])
@@ -199,9 +197,8 @@ def test_a_drone_that_lay_still_takes_off() -> None:
 
 
 def test_a_row_that_somebody_moved_is_found_there() -> None:
-    made = bodies(agents=2)
-    flight, c = BulletStep(made), body.coefficients(params(2))
-    flight.inertia = torch.tensor(INERTIA)[:, None].expand(3, 2)
+    flight = BulletStep(bodies(agents=2), lambda: torch.tensor(INERTIA)[:, None].expand(3, 2))
+    c = body.coefficients(params(2))
     state = body.rest_state((2,), torch.zeros(1, dtype=torch.float64))
     for _ in range(4):
         state = flight(state, torch.full((4, 2), 0.6, dtype=torch.float64), c, dt_s=0.0025)

@@ -1,7 +1,7 @@
 """The hover task: go to a point and hold it, in free space, with an unknown drone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,6 +84,7 @@ class HoverTask:
         config: HoverConfig,
         family: Family = "train",
         device: str | torch.device = "cpu",
+        step: Callable[..., Tensor] = body.step_semi_implicit,
     ) -> None:
         _check(config)
         self.config, self.spec = config, spec
@@ -104,6 +105,7 @@ class HoverTask:
             biased=config.disturbances,
             rotor_gyro=config.rotor_gyro,
             engine=config.engine,
+            step=step,
         )
         self.state, self.shared = self.worlds.state, self.worlds.shared
         self.state["held"] = torch.zeros(2, num_envs, device=self.device)

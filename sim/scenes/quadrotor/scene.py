@@ -1,4 +1,4 @@
-"""`quadrotor/hover`: what the task shows, takes, rewards and calls success; and where to find its parts."""
+"""`quadrotor/hover` and `quadrotor/swarm`: what hover shows, takes, rewards; and where to find the parts of both."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +19,8 @@ from sim.scenes.quadrotor.hover import GOAL, HoverConfig, HoverTask
 from sim.scenes.quadrotor.logged import hover_reward
 from sim.scenes.quadrotor.openloop import OpenLoopDrones
 from sim.scenes.quadrotor.rollout import QuadrotorRollout
+from sim.scenes.quadrotor.swarm import contract as swarm
+from sim.scenes.quadrotor.swarm.config import SwarmConfig
 from sim.spec import SceneSpec
 
 RANGES = read_ranges(Path(__file__).with_name("ranges.toml"))
@@ -95,6 +97,16 @@ def make_hover(
     return BatchEnv(task, seed=seed, engine=config.engine)
 
 
+def make_hover_bullet(
+    num_envs: int, *, family: Family, seed: int, device: str | torch.device, config: HoverConfig
+) -> BatchEnv:
+    """The same with drones that PyBullet moves."""
+    from sim.scenes.quadrotor.bullet import hover_task  # imports PyBullet
+
+    task = hover_task(num_envs, spec=make_spec(config), config=config, family=family, device=device)
+    return BatchEnv(task, seed=seed, engine=config.engine)
+
+
 def track(env: BatchEnv) -> torch.Tensor:
     """True positions (N, 3) relative to the goal, m."""
     return (env.task.state["body"][:3] - torch.tensor(GOAL, device=env.device)[:, None]).T.clone()
@@ -147,6 +159,33 @@ TRAINING = {
 rows) and a critic whose updates are not clipped decide how many steps it takes."""
 
 
+def swarm_spec(config: SwarmConfig) -> SceneSpec:
+    """The contract of the swarm task."""
+    return swarm.swarm_spec(
+        config, params=dict(RANGES.params), summary=RANGES.tasks["swarm"]["summary"], actions=_ACTIONS
+    )
+
+
+def make_swarm(
+    num_envs: int, *, family: Family, seed: int, device: str | torch.device, config: SwarmConfig
+) -> BatchEnv:
+    """`num_envs` rows: rooms of `config.drones` drones each."""
+    return swarm.make_swarm_env(num_envs, swarm_spec(config), family=family, seed=seed, device=device, config=config)
+
+
+_FLIGHTS = {"num_envs": 1024, "processes": 1, "rollout_steps": 32, "minibatches": 16, "gae_lambda": 0.97}
+_WHILE_TRAINING = {"contact_ends": True, "scenario": "mixed"}
+SWARM_TRAINING = {
+    mode: {
+        "ppo": _FLIGHTS
+        | {"std_floor": floor, "target_kl": 0.02, "steps": 65_000_000, "anneal_steps": 65_000_000}
+        | {"scene": _WHILE_TRAINING}
+    }
+    for mode, floor in (("rotor_thrust", 0.09), ("attitude_thrust", 0.12))
+}
+"""A contact ends a flight in training, and half of the rooms share one goal; evaluations fly whole episodes."""
+
+
 TASKS = {
     "hover": SceneEntry(
         config=HoverConfig(),
@@ -158,6 +197,16 @@ TASKS = {
         track=track,
         open_loop=open_loop,
         rollout=rollout,
+        backends={"pybullet": make_hover_bullet},
         logged_reward=logged_reward,
-    )
+    ),
+    "swarm": SceneEntry(
+        config=SwarmConfig(),
+        spec=swarm_spec,
+        make=make_swarm,
+        baseline=hover_baseline,
+        training=SWARM_TRAINING,
+        track=swarm.track,
+        judged=swarm.judged,
+    ),
 }

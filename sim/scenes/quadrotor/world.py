@@ -57,6 +57,7 @@ class QuadrotorWorlds:
         biased: bool,
         rotor_gyro: bool,
         engine: Engine,
+        step: Callable[..., Tensor] = body.step_semi_implicit,
     ) -> None:
         self._names, self._bounds, self._starts = list(params), bounds, starts
         self._index = {name: i for i, name in enumerate(self._names)}
@@ -83,6 +84,7 @@ class QuadrotorWorlds:
             "biased": biased,
             "dt_s": self._dt_s,
             "rotor_gyro": rotor_gyro,
+            "step": step,
         }
         self._biased = biased
         self._fly = prepared(functools.partial(_fly, **flight), engine)
@@ -235,12 +237,13 @@ def _fly(
     biased: bool,
     dt_s: float,
     rotor_gyro: bool,
+    step: Callable[..., Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Body state (17, N) and cascade (11, N) after one control period; pure, so that it can be compiled.
 
     `commands` (H, 4, N) are the newest ones, newest first. `circumstances` holds the planes of battery voltage, sag,
     command delay and attitude bias (roll, pitch). `moments` (S, H - 1, 1) says, per substep and older command, the
-    delay from which that command is still in force.
+    delay from which that command is still in force. `step` moves the bodies, as `step_semi_implicit` does.
     """
     c = body.unpack(packed)
     voltage, sag, delay = circumstances[0], circumstances[1], circumstances[2]
@@ -251,7 +254,7 @@ def _fly(
         in_force = torch.where(late[:, j, None], commands[j + 1], in_force)
     if not attitude:
         for command in torch.minimum(in_force, ceiling):
-            state = body.step_semi_implicit(state, command, c, dt_s=dt_s, decay=decay, rotor_gyro=rotor_gyro)
+            state = step(state, command, c, dt_s=dt_s, decay=decay, rotor_gyro=rotor_gyro)
         return state, packed_cascade
     carried = _unpack(packed_cascade)
     in_force = torch.cat([in_force[:, :3], commander_thrust(in_force[:, 3:])], dim=1)
@@ -262,7 +265,7 @@ def _fly(
             angles = torch.cat([angles[:2] + circumstances[3:], angles[2:]])
         command, carried = cascade(setpoint, angles, state[body.RATE], carried, gains=gains)
         command = torch.minimum(command, ceiling)
-        state = body.step_semi_implicit(state, command, c, dt_s=dt_s, decay=decay, forms=forms, rotor_gyro=rotor_gyro)
+        state = step(state, command, c, dt_s=dt_s, decay=decay, forms=forms, rotor_gyro=rotor_gyro)
     return state, pack_cascade(carried)
 
 
