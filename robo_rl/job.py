@@ -34,7 +34,8 @@ def default_config(scene: str, mode: str | None = None, algorithm: str | None = 
     module, hints = recipe(algorithm), by_algorithm.get(algorithm, {})
     default, steps = module.CONFIG, getattr(module, "STEPS", RunConfig.steps)
     algo = {k: v for k, v in hints.items() if k in {f.name for f in dataclasses.fields(default)}}
-    rest = {k: v for k, v in hints.items() if k not in algo}
+    rest = {k: v for k, v in hints.items() if k not in algo and k != "scene"}
+    world = from_plain(world, hints.get("scene", {}), "scene")
     algo = from_plain(default, algo, "algo")
     config = RunConfig(scene=scene, algorithm=algorithm, steps=steps, algo=algo, scene_config=world)
     return from_plain(config, rest, f"hyper-parameters of {scene}")
@@ -56,7 +57,8 @@ def resolved(config: RunConfig) -> tuple[RunConfig, float]:
 def rehearse(config: RunConfig) -> None:
     """Raises RoboError for a scene, settings, data or a device that cannot work, before a run directory is made."""
     device = _checked_device(config.device)
-    env = make_env(config.scene, 1, family=config.family, device=device, config=config.scene_config)
+    agents = scene_entry(config.scene).spec(config.scene_config).agents
+    env = make_env(config.scene, agents, family=config.family, device=device, config=config.scene_config)
     if config.data:
         open_data(config, env, None)
 
@@ -125,6 +127,12 @@ def export(config: RunConfig, trainee: Trainee, path: Path, command_line: list[s
         made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return export_policy(path, *trainee.policy(), interface_of(config.scene, config.scene_config), card)
+
+
+def judged(scene: str, world: Any) -> Any:
+    """The scene's settings without what only helps training."""
+    settle = scene_entry(scene).judged
+    return world if settle is None else settle(world)
 
 
 def evaluate_policy(

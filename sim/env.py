@@ -197,8 +197,13 @@ class BatchEnv:
         return sent, (sent - self._offset) / self._scale, (last - self._offset) / self._scale
 
     def _over(self, verdict: Verdict) -> tuple[Tensor, Tensor]:
-        """(N,) bool: ended by time; and the rows that have ended."""
-        truncated = (self.age >= self.episode_steps) & ~verdict.terminated
+        """(N,) bool: ended by time; and the rows that have ended.
+
+        A task whose episodes belong to groups of rows has the property `clock`, (N,) steps since each group began: it
+        ends all rows of the group, whenever their own flights began.
+        """
+        clock = getattr(self.task, "clock", self.age)
+        truncated = (clock >= self.episode_steps) & ~verdict.terminated
         return truncated, (verdict.terminated | truncated).nonzero()[:, 0]
 
     def _observe(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:

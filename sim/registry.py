@@ -28,8 +28,11 @@ class SceneEntry:
     """baseline(env) -> a function that returns the classical controller's actions (N, A) for the env's present state,
     from the same noisy signals that the policy sees."""
     training: dict[str, dict[str, dict[str, Any]]]
-    """Command mode -> algorithm -> hyper-parameters that differ from its own, as plain data; the first algorithm is
-    the default."""
+    """Command mode -> algorithm -> hyper-parameters that differ from its own, as plain data, and under `scene` settings
+    of the scene that do; the first algorithm is the default."""
+    judged: Callable[[Any], Any] | None = None
+    """judged(config) -> the settings under which a policy that was trained with `config` is evaluated, without what only
+    helps training."""
     track: Callable[[Any], Any] | None = None
     """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
     picture: Callable[..., None] | None = None

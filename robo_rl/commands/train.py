@@ -154,8 +154,9 @@ def _finish(args: Args, config: RunConfig, run_dir: Any, result: Any, trainee: A
         "seed": config.seed,
     }
     if args.eval_episodes > 0:
+        world = job.judged(config.scene, config.scene_config)
         evaluation = job.evaluate_policy(
-            run_dir.policy, episodes=args.eval_episodes, seed=0, family=config.family, world=config.scene_config
+            run_dir.policy, episodes=args.eval_episodes, seed=0, family=config.family, world=world
         )
         runs.write_json(run_dir.evaluation, evaluation)
         job.write_evaluation_into(run_dir.policy, evaluation)
@@ -177,11 +178,15 @@ def _draw_episode(config: RunConfig, run_dir: Any) -> None:
     from robo_rl.evaluate import law_of
     from sim.registry import make_env, scene_entry
 
+    from robo_rl import job
+
     entry = scene_entry(config.scene)
     if entry.picture is None:
         return
+    spec = entry.spec(config.scene_config)
     artifact = PolicyArtifact.load(run_dir.policy)
-    make = lambda: make_env(config.scene, 1, family="nominal", seed=0, config=config.scene_config)  # noqa: E731
+    world = job.judged(config.scene, config.scene_config)
+    make = lambda: make_env(config.scene, spec.agents, family="nominal", seed=0, config=world)  # noqa: E731
     laws = {"policy": lambda env: law_of(artifact), "baseline": baseline_law(entry.baseline)}
     entry.picture(run_dir.path / "episode.png", make, laws, f"{config.scene}, seed {config.seed}, nominal")
 

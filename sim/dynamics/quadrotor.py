@@ -149,6 +149,13 @@ def rotation_forms(quat: Tensor) -> Tensor:
     return _constant("forms", quat) @ products
 
 
+def into_body(quat: Tensor, vector: Tensor) -> Tensor:
+    """World vectors (3, N) in the frames of bodies with quaternions (4, N)."""
+    w, u = quat[:1], -quat[1:]
+    turned = 2.0 * torch.linalg.cross(u, vector, dim=0)
+    return vector + w * turned + torch.linalg.cross(u, turned, dim=0)
+
+
 def euler_angles(forms: Tensor) -> Tensor:
     """Roll, pitch and yaw (3, N), rad, z-y-x, from `rotation_forms`."""
     level = torch.atan2(forms[3:5], forms[5:7])
