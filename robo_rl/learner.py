@@ -88,7 +88,7 @@ class Learner:
                 last = self._minibatch(batch, old_log_std, ceiling)
         self._average()
         for name, norm in self.norms.items():
-            norm.update(rollout.obs[name][:-1], self.group.sum_)
+            norm.update(rollout.obs[name][:-1], self.group.sum_, rollout.alive)
         if last is None:
             return {}
         losses, actor_norm, critic_norm = last
@@ -135,12 +135,17 @@ class Learner:
         self.updates = state["updates"]
 
     def _batch(self, rollout: Rollout) -> dict[str, Tensor]:
-        """The rollout as rows, (T N, ...), advantages standardised over all processes."""
+        """The rollout as rows, (T N, ...), advantages standardised over all processes' rows that count."""
         flat = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
         advantage = flat(rollout.advantage)
-        n = float(advantage.numel() * self.group.size)
+        weight = None if rollout.alive is None else flat(rollout.alive).to(advantage.dtype)
+        if weight is None:
+            n = float(advantage.numel() * self.group.size)
+        else:
+            n = self.group.sum_(weight.sum()).clamp(min=1.0)
+            advantage = advantage * weight
         mean = self.group.sum_(advantage.sum()) / n
-        away = advantage - mean
+        away = advantage - mean if weight is None else (advantage - mean) * weight
         std = torch.sqrt(self.group.sum_((away * away).sum()) / n)
         data = {
             "action": flat(rollout.action),
@@ -150,8 +155,10 @@ class Learner:
             "returns": flat(rollout.returns),
             "old_value": flat(rollout.value[:-1]),
         }
+        if weight is not None:
+            data["weight"] = weight
         data |= {f"obs_{g}": flat(rollout.seen[g][:-1]) for g in self.norms}
-        if not self._shuffled:
+        if self._shuffled.keys() != data.keys():
             self._shuffled = {k: torch.empty_like(v) for k, v in data.items()}
         return data
 
@@ -172,6 +179,7 @@ class Learner:
             clip_value=c.clip_value,
             value_coef=c.value_coef,
             entropy_coef=c.entropy_coef,
+            weight=batch.get("weight"),
         )
 
     def _minibatch(

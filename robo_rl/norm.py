@@ -43,17 +43,19 @@ class RunningNorm:
         Two passes, so that nothing cancels far from zero.
         """
         rows = x.reshape(-1, x.shape[-1])
-        if alive is not None:
-            rows = rows[alive.reshape(-1)]
         count = rows.new_full((1,), float(rows.shape[0]), dtype=torch.float64)
+        weight = None if alive is None else alive.reshape(-1, 1).to(rows.dtype)
+        if weight is not None:
+            rows, count = rows * weight, weight.sum(0, dtype=torch.float64)
         n, total = reduce(torch.cat([count, rows.sum(0, dtype=torch.float64)])).split([1, rows.shape[1]])
-        batch_mean = total / n
+        batch_mean = total / n.clamp(min=1.0)
         away = rows - batch_mean.to(rows.dtype)
+        away = away if weight is None else away * weight
         batch_m2 = reduce(torch.linalg.vector_norm(away, dim=0).double().square())
-        delta, both = batch_mean - self.mean, self.count + n
+        delta, both = batch_mean - self.mean, (self.count + n).clamp(min=1.0)
         self.m2 += batch_m2 + delta * delta * (self.count * n / both)
         self.mean += delta * (n / both)
-        self.count.copy_(both[0])
+        self.count += n[0]
         self._refresh()
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:

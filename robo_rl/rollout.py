@@ -69,6 +69,8 @@ class Rollout:
     """(T, N) V(final observation) of truncated rows, zero elsewhere."""
     advantage: Tensor
     returns: Tensor
+    alive: Tensor | None = None
+    """(T, N) bool, whether a row's step counts; None: all do."""
     metrics: dict[str, Tensor] = field(default_factory=dict)
     """Name -> scalar: the environment's own quantities, mean over the last step's environments."""
 
@@ -130,6 +132,12 @@ def collect_(rollout: Rollout, env: Batch, policy: Policy, generator: torch.Gene
         rollout.reward[t] = step.reward
         rollout.terminated[t] = step.terminated
         rollout.truncated[t] = step.truncated
+        if step.alive is not None:
+            if rollout.alive is None:
+                rollout.alive = torch.ones_like(rollout.terminated)
+            rollout.alive[t] = step.alive
+        elif rollout.alive is not None:
+            rollout.alive[t] = True
     if step is not None:
         rollout.metrics = {name: values.float().mean() for name, values in step.metrics.items()}
     # The noise is the standardised action: its density needs no pass through the network.
@@ -161,17 +169,24 @@ def evaluate_(rollout: Rollout, critic: Any, norm: RunningNorm, group: str, gamm
 
 
 def count_episodes(rollout: Rollout, episodes: Episodes) -> Tensor:
-    """Sums over the episodes that ended in this rollout: (count, return, length, terminated)."""
+    """Sums over the episodes that ended in this rollout: (count, return, length, terminated).
+
+    Steps that do not count add nothing, and the end of an episode that such a step reports is not one.
+    """
     over = (rollout.terminated | rollout.truncated).to(rollout.reward.dtype)
+    ended, reward, died = over, rollout.reward, rollout.terminated.to(over.dtype)
+    alive = None if rollout.alive is None else rollout.alive.to(over.dtype)
+    if alive is not None:
+        ended, reward, died = over * alive, reward * alive, died * alive
     totals, lengths = [], []
     for t in range(rollout.steps):
-        episodes.total += rollout.reward[t]
-        episodes.length += 1.0
-        totals.append(episodes.total * over[t])
-        lengths.append(episodes.length * over[t])
+        episodes.total += reward[t]
+        episodes.length += 1.0 if alive is None else alive[t]
+        totals.append(episodes.total * ended[t])
+        lengths.append(episodes.length * ended[t])
         goes_on = 1.0 - over[t]
         episodes.total *= goes_on
         episodes.length *= goes_on
-    count = over.sum()
-    died = rollout.terminated.to(over.dtype).sum()
+    count = ended.sum()
+    died = died.sum()
     return torch.stack([count, torch.stack(totals).sum(), torch.stack(lengths).sum(), died])

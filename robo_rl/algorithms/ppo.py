@@ -1,7 +1,7 @@
 """The losses and rules of proximal policy optimisation, as functions of tensors.
 
 Schulman et al. 2017 (arXiv 1707.06347), with a diagonal Gaussian policy whose standard deviation does not depend on
-the state. B rows, A action components.
+the state. B rows, A action components. A `weight` (B), 1 or 0, says which rows count in a mean; None: all.
 """
 
 import math
@@ -40,18 +40,26 @@ def gaussian_entropy(log_std: Tensor) -> Tensor:
     return (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
 
 
-def surrogate_loss(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean over the rows (B) that count; 0 where none does."""
+    return x.mean() if weight is None else (x * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def surrogate_loss(ratio: Tensor, advantage: Tensor, clip: float, weight: Tensor | None = None) -> Tensor:
     """Clipped surrogate (eq. 7), negated: the mean of the more pessimistic of both products."""
-    return -torch.minimum(ratio * advantage, torch.clamp(ratio, 1.0 - clip, 1.0 + clip) * advantage).mean()
+    worse = torch.minimum(ratio * advantage, torch.clamp(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+    return -weighted_mean(worse, weight)
 
 
-def value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float | None) -> Tensor:
+def value_loss(
+    value: Tensor, old_value: Tensor, returns: Tensor, clip: float | None, weight: Tensor | None = None
+) -> Tensor:
     """Mean squared error of the value (B); with `clip`, the worse of it and that of the value held near the old one."""
     error = (value - returns) ** 2
     if clip is None:
-        return error.mean()
+        return weighted_mean(error, weight)
     held = old_value + torch.clamp(value - old_value, -clip, clip)
-    return torch.maximum(error, (held - returns) ** 2).mean()
+    return weighted_mean(torch.maximum(error, (held - returns) ** 2), weight)
 
 
 def ppo_losses(
@@ -70,17 +78,18 @@ def ppo_losses(
     clip_value: bool,
     value_coef: float,
     entropy_coef: float,
+    weight: Tensor | None = None,
 ) -> Losses:
     """All losses of one minibatch; the total is differentiable in `mean`, `log_std` and `value`."""
     ratio = torch.exp(gaussian_log_prob(action, mean, log_std) - old_log_prob)
-    surrogate = surrogate_loss(ratio, advantage, clip)
-    critic = value_loss(value, old_value, returns, clip if clip_value else None)
+    surrogate = surrogate_loss(ratio, advantage, clip, weight)
+    critic = value_loss(value, old_value, returns, clip if clip_value else None, weight)
     total = surrogate + value_coef * critic
     if entropy_coef:
         total = total - entropy_coef * gaussian_entropy(log_std)
     with torch.no_grad():
-        kl = gaussian_kl(old_mean, old_log_std, mean, log_std).mean()
-        clipped = ((ratio - 1.0).abs() > clip).to(ratio.dtype).mean()
+        kl = weighted_mean(gaussian_kl(old_mean, old_log_std, mean, log_std), weight)
+        clipped = weighted_mean(((ratio - 1.0).abs() > clip).to(ratio.dtype), weight)
     return Losses(total, surrogate.detach(), critic.detach(), kl, clipped)
 
 
