@@ -18,7 +18,7 @@ from controllers.interface import Interface
 from hardware.errors import BadInput
 from robo_rl.config import from_plain, to_plain
 from robo_rl.seeds import EVALUATION, child_seed
-from robo_rl.stats import bootstrap, cvar, iqm, wilson
+from robo_rl.stats import bootstrap, cvar, iqm, wilson_clustered
 from sim.registry import scene_entry
 
 BATCH = 1000
@@ -41,6 +41,8 @@ class Episodes:
     """The scene's metrics at the end of each episode."""
     distance: NDArray[np.float32]
     """(T, <= 64) of the first episodes: the metric `distance` over time, NaN after the end; empty without it."""
+    group: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(E,) which environment each episode was flown in, where several robots share one; else empty."""
     path: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
     """(T, <= 64, 3) position relative to the goal, NaN after the end; empty where the scene has no `track`."""
 
@@ -89,22 +91,36 @@ def run_episodes(
     episodes: int,
     seed: int,
     *,
+    agents: int = 1,
     track: Callable[[Any], Tensor] | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Episodes:
     """Runs `episodes` episodes; `make(count, seed)` gives environments, `law(env)` what acts in them.
 
-    Equal seeds give equal worlds, whatever the law.
+    Equal seeds give equal worlds, whatever the law. Where `agents` robots share an environment each of them flies an
+    episode, and their number is rounded up to whole environments.
     """
     parts: list[Episodes] = []
-    for first in range(0, episodes, BATCH):
-        count = min(BATCH, episodes - first)
-        env = make(count, child_seed(seed, EVALUATION, first // BATCH))
+    batch, episodes = (-(-n // agents) * agents for n in (BATCH, episodes))
+    for first in range(0, episodes, batch):
+        count = min(batch, episodes - first)
+        env = make(count, child_seed(seed, EVALUATION, first // batch))
         report = lambda share, a=first, c=count: progress((a + share * c) / episodes)  # noqa: E731
         parts.append(_run_batch(env, law(env), track if first == 0 else None, report))
     whole = lambda name: np.concatenate([getattr(p, name) for p in parts])  # noqa: E731
     metrics = {k: np.concatenate([p.metrics[k] for p in parts]) for k in parts[0].metrics}
-    return Episodes(whole("returns"), whole("lengths"), whole("success"), metrics, parts[0].distance, parts[0].path)
+    group = np.concatenate(
+        [(np.arange(len(p.returns)) % (len(p.returns) // agents)) + i * BATCH for i, p in enumerate(parts)]
+    )
+    return Episodes(
+        whole("returns"),
+        whole("lengths"),
+        whole("success"),
+        metrics,
+        parts[0].distance,
+        group if agents > 1 else np.zeros(0, np.int64),
+        parts[0].path,
+    )
 
 
 def _run_batch(
@@ -144,7 +160,7 @@ def _run_batch(
         success,
         metrics,
         as_array(distance),
-        as_array(path) if path else np.zeros((0, 0, 3), np.float32),
+        path=as_array(path) if path else np.zeros((0, 0, 3), np.float32),
     )
 
 
@@ -156,11 +172,11 @@ def _hidden_after_end(rows: Tensor, running: Tensor) -> Tensor:
 def summarise(episodes: Episodes, seed: int) -> dict[str, Any]:
     """Success with its interval, return in the mean, the middle and the worst tenth, and the scene's metrics."""
     n, rng = len(episodes.returns), np.random.default_rng(child_seed(seed, "bootstrap"))
-    hits = int(episodes.success.sum())
+    group = episodes.group if len(episodes.group) else np.arange(n)
     result: dict[str, Any] = {
         "episodes": n,
-        "success_rate": hits / n,
-        "success_ci95": list(wilson(hits, n)),
+        "success_rate": int(episodes.success.sum()) / n,
+        "success_ci95": list(wilson_clustered(episodes.success, group)),
         "return_mean": float(episodes.returns.mean()),
         "return_iqm": iqm(episodes.returns),
         "return_iqm_ci95": list(bootstrap(episodes.returns, iqm, rng=rng)),
@@ -170,4 +186,6 @@ def summarise(episodes: Episodes, seed: int) -> dict[str, Any]:
     for name, values in episodes.metrics.items():
         known = values[np.isfinite(values)]
         result[name] = float(known.mean()) if len(known) else None
+        if len(episodes.group) and len(known) == n and np.isin(known, (0.0, 1.0)).all():
+            result[f"{name}_ci95"] = list(wilson_clustered(known, group))
     return result

@@ -153,6 +153,7 @@ def evaluate_policy(
         lambda env: law_of(artifact),
         episodes,
         seed,
+        agents=scene_entry(scene).spec(world).agents,
         progress=progress,
     )
     return {"family": family, "seed": seed} | summarise(found, seed)

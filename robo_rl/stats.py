@@ -30,11 +30,36 @@ def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[f
     """Interval of a rate (Wilson 1927), 95 % by default; holds its level near 0 and 1, where +-2 sigma does not."""
     if trials == 0:
         return 0.0, 1.0
-    p, n = successes / trials, float(trials)
+    low, high = _wilson(successes / trials, float(trials), z)
+    # At the ends the interval touches 0 or 1 exactly; rounding must not take that away.
+    return (0.0 if successes == 0 else low), (1.0 if successes == trials else high)
+
+
+def _wilson(p: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # At the ends the interval touches 0 or 1 exactly; rounding must not take that away.
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == trials else centre + half)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def wilson_clustered(hits: Scores, clusters: NDArray[np.integer]) -> tuple[float, float]:
+    """95 % interval of the mean of hits (R,) of 0 or 1 that come in clusters (R,), such as drones of one flight.
+
+    Wilson's interval for as many independent trials as the variance between clusters leaves (Kish 1965); never more
+    than there are, and where all hits are equal, one per cluster.
+    """
+    hits = np.asarray(hits, dtype=float)
+    _, index, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    trials, groups = len(hits), len(sizes)
+    rate = float(hits.mean())
+    if groups == trials:
+        return wilson(round(hits.sum()), trials)
+    if groups < 2 or rate in (0.0, 1.0):
+        effective = float(groups)
+    else:
+        residual = np.bincount(index, hits - rate)
+        variance = float((residual**2).sum()) / trials**2 * groups / (groups - 1)
+        effective = min(float(trials), rate * (1.0 - rate) / variance) if variance > 0.0 else float(trials)
+    return _wilson(rate, effective)
 
 
 def bootstrap(

@@ -83,10 +83,11 @@ def run(args: Args) -> Outcome:
     make = lambda count, seed: make_env(  # noqa: E731
         scene, count, family=args.family, seed=seed, config=world, backend=args.backend
     )
+    agents = entry.spec(world).agents
     track = entry.track if args.render else None
     with _bar("policy") as progress:
         found = run_episodes(
-            make, lambda env: law_of(artifact), args.episodes, args.seed, track=track, progress=progress
+            make, lambda env: law_of(artifact), args.episodes, args.seed, agents=agents, track=track, progress=progress
         )
     result = {"policy": args.policy, "scene": scene, "family": args.family, "backend": args.backend, "seed": args.seed}
     result |= summarise(found, args.seed)
@@ -94,7 +95,9 @@ def run(args: Args) -> Outcome:
     other = None
     if args.baseline:
         with _bar("baseline") as progress:
-            other = run_episodes(make, baseline_law(entry.baseline), args.episodes, args.seed, progress=progress)
+            other = run_episodes(
+                make, baseline_law(entry.baseline), args.episodes, args.seed, agents=agents, progress=progress
+            )
         result["baseline"] = summarise(other, args.seed)
         _say("baseline", result["baseline"])
     if args.render:
@@ -104,7 +107,7 @@ def run(args: Args) -> Outcome:
             laws = {"policy": lambda env: law_of(artifact)} | (
                 {"baseline": baseline_law(entry.baseline)} if other else {}
             )
-            entry.picture(args.render, lambda: make(1, args.seed), laws, title)
+            entry.picture(args.render, lambda: make(agents, args.seed), laws, title)
         else:
             draw_episodes(args.render, found, other, title, artifact.card.rate_hz)
         result["render"] = str(args.render)
