@@ -20,7 +20,7 @@ OFFERED = [(scene, name) for scene in scene_ids() for name in scene_entry(scene)
 @pytest.mark.parametrize(("scene", "backend"), OFFERED)
 def test_another_engine_gives_the_same_worlds_at_the_start(scene: str, backend: str) -> None:
     """Same drones, starts, goals and maps; then physics that agree to a millimetre after a few steps."""
-    own, other = make_env(scene, 2, seed=7), make_env(scene, 2, seed=7, backend=backend)
+    own, other = make_env(scene, 16, seed=7), make_env(scene, 16, seed=7, backend=backend)
     assert own.spec == other.spec
     a, b = own.reset(), other.reset()
     assert all(torch.equal(a[k], b[k]) for k in a)
@@ -33,7 +33,7 @@ def test_another_engine_gives_the_same_worlds_at_the_start(scene: str, backend: 
 
 @pytest.mark.parametrize(("scene", "backend"), OFFERED)
 def test_another_engine_repeats_itself_and_resumes(scene: str, backend: str) -> None:
-    env, twin = make_env(scene, 2, seed=3, backend=backend), make_env(scene, 2, seed=3, backend=backend)
+    env, twin = make_env(scene, 16, seed=3, backend=backend), make_env(scene, 16, seed=3, backend=backend)
     for _ in range(20):
         last = env.step(torch.zeros(env.num_envs, env.interface.action_size))
     twin.set_state(None, env.get_state())

@@ -210,3 +210,19 @@ def test_a_row_that_somebody_moved_is_found_there() -> None:
     assert after[0, 1] == pytest.approx(7.0)
     assert torch.equal(after[3:6, 0] > free[3:6, 0], torch.tensor([False, False, False]))
     assert after[5, 1] == pytest.approx(-GRAVITY * 0.0025)
+
+
+@pytest.mark.parametrize("gap", [0.001, -0.001])
+def test_obstacles_and_walls_touch_where_their_surfaces_are(gap: float) -> None:
+    """All round a cylinder and at each wall, a millimetre beside it and a millimetre in it."""
+    made = bodies(Room(RADIUS, (10.0, 10.0, 10.0), 0.5, 0.2), agents=66)
+    made.furnish(0, [[0.5, -0.5]], 0.3)
+    angle, away, rim = np.linspace(0.0, 2.0 * math.pi, 60, endpoint=False), 0.3 + RADIUS + gap, 5.0 - RADIUS - gap
+    spots = [[0.5 + away * math.cos(a), -0.5 + away * math.sin(a), 1.0 + 0.12 * i] for i, a in enumerate(angle)]
+    spots += [[-rim, 2.0, 3.0], [rim, 2.0, 3.0], [3.0, -rim, 3.0], [3.0, rim, 3.0]]
+    spots += [[3.0, 3.0, 5.0 - rim], [4.0, 3.0, 5.0 + rim]]
+    made.place(np.arange(66), at(spots))
+    lift = np.tile(np.array([[0.0], [0.0], [0.028 * GRAVITY]]), 66)
+    seen = made.step(lift, 0.0 * lift, 0.0025)
+    met = seen.obstacle.astype(int) + 2 * seen.wall + 4 * seen.floor + 8 * seen.ceiling
+    assert met.tolist() == ([0] * 66 if gap > 0.0 else [1] * 60 + [2] * 4 + [4, 8])

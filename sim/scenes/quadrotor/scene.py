@@ -173,6 +173,16 @@ def make_swarm(
     return swarm.make_swarm_env(num_envs, swarm_spec(config), family=family, seed=seed, device=device, config=config)
 
 
+def make_swarm_bullet(
+    num_envs: int, *, family: Family, seed: int, device: str | torch.device, config: SwarmConfig
+) -> BatchEnv:
+    """The same with drones that PyBullet moves."""
+    from sim.scenes.quadrotor.swarm.pybullet import swarm_task  # imports PyBullet
+
+    task = swarm_task(num_envs, spec=swarm_spec(config), config=config, family=family, device=device)
+    return BatchEnv(task, seed=seed, engine=config.engine)
+
+
 _FLIGHTS = {"num_envs": 1024, "processes": 1, "rollout_steps": 32, "minibatches": 16, "gae_lambda": 0.97}
 _WHILE_TRAINING = {"contact_ends": True, "scenario": "mixed"}
 SWARM_TRAINING = {
@@ -207,6 +217,7 @@ TASKS = {
         baseline=hover_baseline,
         training=SWARM_TRAINING,
         track=swarm.track,
+        backends={"pybullet": make_swarm_bullet},
         judged=swarm.judged,
     ),
 }
