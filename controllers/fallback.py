@@ -63,6 +63,25 @@ class GeometricHold:
             )
 
 
+class PositionHold:
+    """Set points of the robot's own position controller, components x, y, z and yaw."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+
+    def start(self, state: Signals) -> None:
+        """Nothing to remember."""
+
+    def command(self, state: Signals, goal: Signals) -> NDArray[np.float64]:
+        """The goal's position, or the present one, in the present heading."""
+        w, x, y, z = state["quat_wxyz"]
+        yaw = np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+        return np.append(goal.get("position_world", state["position_world"]), yaw)
+
+    def sent(self, state: Signals, values: NDArray[np.float64], dt_s: float) -> None:
+        """Nothing to learn."""
+
+
 class SafeHold:
     """The mode's safe command: for robots without a classical law, or with controllers of their own that follow it."""
 
@@ -86,6 +105,8 @@ def fallback_law(robot: RobotSpec, mode: str) -> Fallback:
 
     Where the spec's parameters name a `fallback` mode, the robot's own controllers take over, at its safe set points.
     """
+    if robot.mode(mode).components == ("x", "y", "z", "yaw"):
+        return PositionHold(mode)
     is_quadrotor = (Path(str(resources.files("hardware.robots"))) / robot.name / "airframe.toml").is_file()
     if is_quadrotor and mode in ("attitude_thrust", "rotor_thrust"):
         return GeometricHold(robot, mode)

@@ -71,7 +71,8 @@ class LogSink:
         if goal != self._goal:
             self._goal = goal
             self._put(GOAL[0], goal_message(tick.goal, now_ns, self._make), now_ns)
-        self._put(TICK_TOPIC, pack_tick(tick, self._make), now_ns)
+        if tick.observation:  # a policy on board tells nothing of what it sees
+            self._put(TICK_TOPIC, pack_tick(tick, self._make), now_ns)
 
     def sent(self, command: Command, now_ns: int) -> None:
         """Writes the command on its mode's topic."""

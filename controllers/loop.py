@@ -133,11 +133,7 @@ class Loop:
         self.policy.start()
         self.flight.begin(now, state)
         self._arm(now, state)
-        self.pace.fall_in_step(self.newest_ns)
-
-    def newest_ns(self) -> int:
-        """Instant of the robot's newest state; raises LinkLost."""
-        return self.robot.read().t_ns
+        self.pace.fall_in_step(lambda: self.robot.read().t_ns)
 
     def run(self, between: Callable[[], None] = lambda: None) -> Summary:
         """From start to rest, with a call `between` ticks; raises RoboError where the start is refused.
@@ -208,6 +204,7 @@ class Loop:
         if self.flight.failed:
             self.supervisor.raise_fault(now, "refused", self.flight.failed)
         if self.supervisor.faults:
+            self.policy.stop()
             for fault in self.supervisor.faults[self._told :]:
                 self._tell(now, "error", fault.reason, {"fault": fault.name})
             self._told = len(self.supervisor.faults)
@@ -312,6 +309,7 @@ class Loop:
             self._due_ns = now
             self._ramp(state)
         elif phase is Phase.TAKE_BACK:
+            self.policy.stop()
             self._hold = _here(state)
 
     def _set_goal(self, goal: Goal) -> None:

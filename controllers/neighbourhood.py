@@ -5,11 +5,8 @@ samples a robot is taken to move on straight ahead; one of which nothing was hea
 """
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +16,8 @@ from controllers.policy import signals_perceived
 from controllers.surroundings import PERCEIVED, Around, perceive
 from hardware.errors import BadInput
 from hardware.robot import RobotState
+from hardware.robots.crazyflie.obstacles import NOTHING as NO_OBSTACLES
+from hardware.robots.crazyflie.obstacles import Obstacles
 
 Array = NDArray[np.float64]
 OWN = ("position_world", "velocity_world", "quat_wxyz")
@@ -29,40 +28,6 @@ LOW_PASS_S = 0.03
 """Time constant of velocities that are made of positions: motion capture at 100 Hz is good to a millimetre."""
 DARK_S = 0.1
 """Mean duration of a dropout: markers are hidden for a few frames, not for one."""
-
-
-class Obstacles(NamedTuple):
-    """Upright cylinders."""
-
-    centres: Array
-    """(L, 2) m, world."""
-    radius: Array
-    """(L,) m."""
-
-
-NO_OBSTACLES = Obstacles(np.zeros((0, 2)), np.zeros(0))
-
-
-def read_obstacles(path: Path) -> Obstacles:
-    """The list in a TOML file: `centres = [[x, y], ...]` and `radius`, one for all or one each; raises BadInput."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise BadInput(f"obstacles {path}: {e.strerror or e}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise BadInput(f"obstacles {path}: not TOML: {e}") from e
-    if set(raw) != {"centres", "radius"}:
-        raise BadInput(f"obstacles {path}: keys {', '.join(sorted(raw)) or 'none'}; expected centres and radius")
-    try:
-        centres = np.array(raw["centres"], dtype=np.float64).reshape(len(raw["centres"]), 2)
-        radius = np.broadcast_to(np.array(raw["radius"], dtype=np.float64), len(centres)).copy()
-    except (TypeError, ValueError):
-        raise BadInput(
-            f"obstacles {path}: expected centres = [[x, y], ...] in metres, and radius as one number or one per centre"
-        ) from None
-    if not (np.isfinite(centres).all() and np.isfinite(radius).all() and (radius > 0.0).all()):
-        raise BadInput(f"obstacles {path}: centres must be finite and every radius above 0 m")
-    return Obstacles(centres, radius)
 
 
 @dataclass

@@ -61,6 +61,10 @@ class Law(Protocol):
         """What (J,) really left the guard."""
         ...
 
+    def stop(self) -> None:
+        """It is asked no more: another law takes over, or the robot goes to its safe state. May come repeatedly."""
+        ...
+
 
 class Policy:
     """A loaded policy with its memory; `start` begins a flight, `sent` closes each tick."""
@@ -95,6 +99,9 @@ class Policy:
     def sent(self, values: NDArray[np.float64]) -> None:
         """Remembers the command (J,) that really left the guard."""
         self._memory = self.interface.remember(self._memory, values)
+
+    def stop(self) -> None:
+        """Nothing to give back."""
 
 
 def signals_needed(interface: Interface) -> frozenset[str]:

@@ -87,7 +87,8 @@ class Swarm:
                     self.finish()
                     break
         if any(self._goes_on):
-            self._pace.fall_in_step(self.loops[self._goes_on.index(True)].newest_ns)
+            first = self.loops[self._goes_on.index(True)].robot
+            self._pace.fall_in_step(lambda: first.read().t_ns)
 
     def step(self) -> bool:
         """Waits for the next deadline and does one tick of each robot; False once all are at rest."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hardware.arrays import namespace
 from hardware.clock import Clock
-from hardware.errors import BadInput
+from hardware.errors import BadInput, RoboError
 from hardware.robot import Command, RobotIO, RobotState
 from hardware.spec import LimitArrays, RobotSpec
 
@@ -104,6 +104,13 @@ class GuardedRobot:
         """Arms the robot; the slew window starts anew from the mode's safe command."""
         self._window = _Window("", 0, np.zeros(0), 0.0)
         self._robot.arm()
+
+    def set_parameter(self, name: str, value: float, kind: str) -> None:
+        """Writes one of the robot's own parameters, waiting for its answer; raises RoboError where it has none."""
+        setter = getattr(self._robot, "set_parameter", None)
+        if setter is None:
+            raise RoboError(f"robot {self.spec.name} has no parameters to be set")
+        setter(name, value, kind)
 
     def stop(self) -> None:
         """The robot's safe state; see RobotIO.stop."""

@@ -58,7 +58,7 @@ class Args:
     scene: str | None = None
     """Scene whose simulator is the world of the emulator that is started here; by default the built-in one."""
     obstacles: Path | None = None
-    """TOML file with the upright cylinders that the policy is to avoid: centres = [[x, y], ...], radius = R, metres."""
+    """TOML file of upright cylinders for the policy to avoid: centres_m = [[x, y], ...], radius_m = R or [R, ...]."""
     swarm: SwarmFlags = field(default_factory=SwarmFlags)
     """Several robots."""
     dry_run: bool = False
@@ -98,7 +98,6 @@ def _order(args: Args) -> Any:
     """Everything that can be checked before anything starts."""
     from controllers.artifact import PolicyArtifact
     from controllers.flight import FlightPlan
-    from controllers.neighbourhood import NO_OBSTACLES, read_obstacles
     from hardware.spec import load_spec
     from robo_rl.deployment.order import DURATION_S, Order, check_link, goals_of, swarm_order
     from robo_rl.zoo import resolve
@@ -156,7 +155,7 @@ def _order(args: Args) -> Any:
         log,
         args.fault,
         args.scene,
-        NO_OBSTACLES if args.obstacles is None else read_obstacles(args.obstacles),
+        args.obstacles,
         swarm,
     )
 

@@ -10,11 +10,12 @@ from typing import Any, Literal
 from controllers.artifact import PolicyArtifact
 from controllers.flight import FlightPlan
 from controllers.goals import Goal, fence_of, parse_goal
-from controllers.neighbourhood import NO_OBSTACLES, Obstacles
 from controllers.policy import goal_signals, signals_perceived
 from controllers.supervisor import Bounds
 from hardware.errors import BadInput
 from hardware.log.reader import Log
+from hardware.robots.crazyflie.obstacles import NOTHING as NO_OBSTACLES
+from hardware.robots.crazyflie.obstacles import Obstacles, read_obstacles
 from robo_rl.deployment.flags import SwarmFlags
 
 DURATION_S = 10.0
@@ -41,7 +42,7 @@ class Order:
     """Faults for an emulator that is started here."""
     scene: str | None = None
     """Scene that is the world of that emulator; None for the built-in one."""
-    obstacles: Obstacles = NO_OBSTACLES
+    obstacles_file: Path | None = None
     """What the policy is told to avoid."""
     swarm: SwarmFlags | None = None
     """None for one robot that a policy here flies."""
@@ -50,6 +51,11 @@ class Order:
     def flies(self) -> bool:
         """Whether the robot takes off and lands."""
         return "land" in self.artifact.interface.robot.modes
+
+    @property
+    def obstacles(self) -> Obstacles:
+        """What is in the file; raises BadInput."""
+        return NO_OBSTACLES if self.obstacles_file is None else read_obstacles(self.obstacles_file)
 
     @property
     def perceives(self) -> bool:
@@ -89,6 +95,8 @@ def swarm_order(
         raise BadInput(f"--share-dropout {flags.share_dropout:g}: expected a share from 0 to less than 1")
     if not 0.3 <= flags.spacing <= 5.0:
         raise BadInput(f"--spacing {flags.spacing:g}: expected 0.3..5 m")
+    if flags.onboard and artifact.interface.robot.name != "crazyflie":
+        raise BadInput(f"--onboard is for robot 'crazyflie', not '{artifact.interface.robot.name}'")
     if flags.formation is not None and not goal_signals(artifact.interface):
         raise BadInput(f"{artifact.path}: this policy takes no goal, so no --formation")
     return flags

@@ -16,6 +16,7 @@ from controllers.goals import Goal, checked_goal, fence_of
 from controllers.logsink import LogSink
 from controllers.loop import Loop
 from controllers.neighbourhood import Dropouts, Neighbourhood, SharedPositions
+from controllers.onboard import OnboardPilot
 from controllers.policy import Law, goal_signals, signals_perceived
 from controllers.realtime import real_time
 from controllers.results import outcome
@@ -33,6 +34,8 @@ from robo_rl.deployment.processes import start_emulators
 
 TOLERANCE_M = 0.25
 """Distance to the goal that counts as success, from 5 s after the handover on: the swarm scene's strict metric."""
+PID = 1
+"""`stabilizer.controller` of the Crazyflie's own controller."""
 BLIND_SPACING_M = 0.3
 """Goals of a policy that does not see other robots must be so far apart."""
 
@@ -74,12 +77,13 @@ def fly(order: Order) -> dict[str, Any]:
         uris, mocap = _addresses(order, wanted, stack)
         robots = _open(order, uris, clock, stack)
         goals = goals_of_swarm(order, wanted, np.stack([r.read().signals["position_world"] for r in robots]))
-        crew = Crew(order.artifact, wanted.num)
+        crew = None if wanted.onboard else Crew(order.artifact, wanted.num)
+        laws = [_pilot(robot) for robot in robots] if crew is None else crew.members
         names = [f"{order.name}{i + 1}" for i in range(wanted.num)]
         chorus = Chorus()
         loops = [
             _loop(order, robot, law, name, goal, clock, chorus, stack)
-            for robot, law, name, goal in zip(robots, crew.members, names, goals, strict=True)
+            for robot, law, name, goal in zip(robots, laws, names, goals, strict=True)
         ]
         swarm = Swarm(
             loops,
@@ -170,11 +174,16 @@ def _addresses(order: Order, wanted: SwarmFlags, stack: ExitStack) -> tuple[list
     robot = order.artifact.interface.robot
     if order.kind == "emulated" and order.uri is None:
         more = ["--num", str(wanted.num)]
-        more += ["--mocap", "--mocap-port", "0"] if wanted.mocap == "emulated" else []
+        if wanted.mocap == "emulated" or wanted.onboard:  # drones on their own hear of the others by motion capture
+            more += ["--mocap", "--mocap-port", "0"]
+        if wanted.onboard:
+            more += ["--onboard", str(order.artifact.path), "--mocap-dropout", str(wanted.share_dropout)]
+        if order.obstacles_file is not None:
+            more += ["--obstacles", str(order.obstacles_file)]
         child, ready = start_emulators(robot.name, order.time_scale, order.faults, order.scene, more)
         stack.enter_context(child)
         print(f"emulated {robot.name} x {wanted.num} from {ready['addresses'][0]} on")
-        return ready["addresses"], ready.get("mocap", wanted.mocap)
+        return ready["addresses"], ready["mocap"] if wanted.mocap == "emulated" else wanted.mocap
     return addresses_of(order.uri or robot.address, wanted.num), wanted.mocap
 
 
@@ -205,6 +214,16 @@ def _loop(
     if goal is not None:
         loop.goal(goal)
     return loop
+
+
+def _pilot(robot: GuardedRobot) -> Law:
+    """Flies a Crazyflie whose firmware holds the policy as its out-of-tree controller."""
+    from hardware.robots.crazyflie.onboard import OUT_OF_TREE
+
+    def switch(policy: bool) -> None:
+        robot.set_parameter("stabilizer.controller", OUT_OF_TREE if policy else PID, "uint8")
+
+    return OnboardPilot(robot.spec, switch)
 
 
 def _feed(address: str, clock: MonotonicClock, stack: ExitStack) -> Feed:

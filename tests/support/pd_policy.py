@@ -138,3 +138,28 @@ def _write(
     )
     write_artifact(path, model, card, Probes({"policy": observations}, observations @ weight + bias))
     return path
+
+
+PERCEIVING = (
+    *OBSERVATION,
+    Field("height", "height", 1, "m"),
+    Field("neighbours", "neighbour_position", 6, "m", frame="yaw", entity="neighbour", members=2),
+    Field("closing", "neighbour_closing", 2, "m/s", entity="neighbour", members=2),
+    Field("there", "neighbour_present", 2, "1", entity="neighbour", members=2),
+    Field("grid", "obstacle_grid_yaw", 9, "m", entity="obstacle"),
+    Field("clearance", "obstacle_clearance", 2, "m", clip=3.0, entity="obstacle", members=2),
+)
+
+
+def write_perceiving_policy(path: Path, *, seed: int = 1, size: float = 2e-3) -> Path:
+    """The policy of `write_pd_policy`, swayed a little by two neighbours and two obstacles: random weights."""
+    weight, bias = pd_weights()
+    width = sum(f.size * f.history for f in PERCEIVING) - len(weight)
+    sway = size * np.random.default_rng(seed).normal(size=(width, 4)).astype(np.float32)
+    weight = np.concatenate([weight, sway])
+    mode = load_spec("crazyflie").mode("attitude_thrust")
+    action = tuple(
+        Field(c, c, 1, u, scale=SCALE[c][0], offset=SCALE[c][1])
+        for c, u in zip(mode.components, mode.units, strict=True)
+    )
+    return _write(path, "attitude_thrust", PERCEIVING, action, linear_model(weight, bias), weight, bias)
