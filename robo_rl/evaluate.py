@@ -39,6 +39,8 @@ class Episodes:
     success: NDArray[np.bool_]
     metrics: dict[str, NDArray[np.float64]]
     """The scene's metrics at the end of each episode."""
+    shares: frozenset[str]
+    """Those of them that are true or false, so that their mean is a share."""
     distance: NDArray[np.float32]
     """(T, <= 64) of the first episodes: the metric `distance` over time, NaN after the end; empty without it."""
     group: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -117,6 +119,7 @@ def run_episodes(
         whole("lengths"),
         whole("success"),
         metrics,
+        parts[0].shares,
         parts[0].distance,
         group if agents > 1 else np.zeros(0, np.int64),
         parts[0].path,
@@ -132,6 +135,7 @@ def _run_batch(
     total, length = torch.zeros(n, dtype=torch.float64), torch.zeros(n)
     running = torch.ones(n, dtype=torch.bool)
     ends: dict[str, Tensor] = {}
+    shares: set[str] = set()
     distance, path = [], []
     with torch.no_grad():
         for t in range(limit):
@@ -143,6 +147,8 @@ def _run_batch(
             length += running
             over = (step.terminated | step.truncated).cpu() & running
             for name, values in step.metrics.items():
+                if values.dtype == torch.bool:
+                    shares.add(name)
                 values = values.cpu().double()
                 ends[name] = torch.where(over, values, ends.get(name, torch.full_like(values, math.nan)))
             if "distance" in step.metrics:
@@ -159,6 +165,7 @@ def _run_batch(
         length.double().numpy(),
         success,
         metrics,
+        frozenset(shares - {"success"}),
         as_array(distance),
         path=as_array(path) if path else np.zeros((0, 0, 3), np.float32),
     )
@@ -186,6 +193,6 @@ def summarise(episodes: Episodes, seed: int) -> dict[str, Any]:
     for name, values in episodes.metrics.items():
         known = values[np.isfinite(values)]
         result[name] = float(known.mean()) if len(known) else None
-        if len(episodes.group) and len(known) == n and np.isin(known, (0.0, 1.0)).all():
+        if name in episodes.shares and len(known) == n:
             result[f"{name}_ci95"] = list(wilson_clustered(known, group))
     return result

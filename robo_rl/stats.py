@@ -30,15 +30,14 @@ def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[f
     """Interval of a rate (Wilson 1927), 95 % by default; holds its level near 0 and 1, where +-2 sigma does not."""
     if trials == 0:
         return 0.0, 1.0
-    low, high = _wilson(successes / trials, float(trials), z)
-    # At the ends the interval touches 0 or 1 exactly; rounding must not take that away.
-    return (0.0 if successes == 0 else low), (1.0 if successes == trials else high)
+    return _wilson(successes / trials, float(trials), z)
 
 
 def _wilson(p: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the interval touches 0 or 1 exactly; rounding must not take that away.
+    return (0.0 if p == 0.0 else centre - half), (1.0 if p == 1.0 else centre + half)
 
 
 def wilson_clustered(hits: Scores, clusters: NDArray[np.integer]) -> tuple[float, float]:

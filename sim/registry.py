@@ -31,8 +31,7 @@ class SceneEntry:
     """Command mode -> algorithm -> hyper-parameters that differ from its own, as plain data, and under `scene` settings
     of the scene that do; the first algorithm is the default."""
     judged: Callable[[Any], Any] | None = None
-    """judged(config) -> the settings under which a policy that was trained with `config` is evaluated, without what only
-    helps training."""
+    """judged(config) -> the settings under which a policy trained with `config` is evaluated, without mere aids."""
     track: Callable[[Any], Any] | None = None
     """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
     picture: Callable[..., None] | None = None

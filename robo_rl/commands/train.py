@@ -174,11 +174,10 @@ def _finish(args: Args, config: RunConfig, run_dir: Any, result: Any, trainee: A
 def _draw_episode(config: RunConfig, run_dir: Any) -> None:
     """One episode under the policy and the classical controller, as `episode.png`, of scenes that draw theirs."""
     from controllers.artifact import PolicyArtifact
+    from robo_rl import job
     from robo_rl.commands.eval import baseline_law
     from robo_rl.evaluate import law_of
     from sim.registry import make_env, scene_entry
-
-    from robo_rl import job
 
     entry = scene_entry(config.scene)
     if entry.picture is None:

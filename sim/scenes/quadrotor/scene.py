@@ -183,6 +183,12 @@ def make_swarm_bullet(
     return BatchEnv(task, seed=seed, engine=config.engine)
 
 
+def swarm_plant(num_robots: int, *, family: Family, seed: int, config: SwarmConfig) -> ScenePlant:
+    """One room with `num_robots` emulated drones; they start at rest on the floor."""
+    config = replace(config, drones=num_robots)
+    return swarm.swarm_plant(swarm_spec(config), family=family, seed=seed, config=config)
+
+
 _FLIGHTS = {"num_envs": 1024, "processes": 1, "rollout_steps": 32, "minibatches": 16, "gae_lambda": 0.97}
 _WHILE_TRAINING = {"contact_ends": True, "scenario": "mixed"}
 SWARM_TRAINING = {
@@ -216,6 +222,7 @@ TASKS = {
         make=make_swarm,
         baseline=hover_baseline,
         training=SWARM_TRAINING,
+        plant=swarm_plant,
         track=swarm.track,
         backends={"pybullet": make_swarm_bullet},
         judged=swarm.judged,

@@ -36,9 +36,7 @@ class Bank(NamedTuple):
     """(M * S, 2 * C): x of the candidates, then y, per square; C is what the fullest square needs, 6 to 12."""
 
 
-def draw_bank(
-    density: Tensor, radius: Tensor, room: tuple[float, ...], generator: torch.Generator
-) -> Bank:
+def draw_bank(density: Tensor, radius: Tensor, room: tuple[float, ...], generator: torch.Generator) -> Bank:
     """Maps with so many cylinders, (M,) shares of the 64 cells, and radii (M,), in random order of cells."""
     maps, device = len(density), density.device
     count = (CELLS * density + 1e-4).long()

@@ -180,7 +180,7 @@ def check(config: SwarmConfig) -> None:
     free = (CELLS - c.most_obstacles) * len(HEIGHTS_M)
     if 2 * c.drones > free:
         raise BadInput(
-            f"{c.drones} drones need {2 * c.drones} places to start and to go to; at density {c.density} there are {free}"
+            f"{c.drones} drones need {2 * c.drones} places, to start and to go to; density {c.density} leaves {free}"
         )
     if not 1 <= c.neighbours <= 16 or not 1 <= c.obstacles_seen <= 2:
         raise BadInput(f"neighbours = {c.neighbours}, obstacles_seen = {c.obstacles_seen}; expected 1 to 16 and 1 or 2")

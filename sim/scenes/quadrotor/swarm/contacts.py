@@ -30,7 +30,7 @@ KICK_DRONE, KICK_OBSTACLE = (10.0 * math.pi, 20.0 * math.pi), (0.5 * math.pi, ma
 
 
 class Pairs(NamedTuple):
-    """All pairs (j, i) of drones of an environment: j seen from i; (A, A, E) planes, and infinitely far from oneself."""
+    """All pairs (j, i) of drones of a room: j seen from i, and infinitely far from oneself."""
 
     to: Tensor
     """(3, A, A, E) m: position of j minus position of i."""
@@ -184,7 +184,9 @@ def _bounce_randomly(
     closest, index = pairs.distance.min(0)
     v = velocity.reshape(3, agents, -1)
     other = v.gather(1, index.expand(3, *index.shape)).reshape(3, -1)
-    away = -pairs.to.gather(1, index.expand(3, 1, *index.shape))[:, 0].reshape(3, -1) / closest.reshape(-1).clamp(max=1e6)
+    away = -pairs.to.gather(1, index.expand(3, 1, *index.shape))[:, 0].reshape(3, -1) / closest.reshape(-1).clamp(
+        max=1e6
+    )
     into = ((velocity - other) * away).sum(0)
     swapped = decay * (velocity - into * away) + 0.1 * (r[1] - 0.5) * away
     reflected = velocity - 2.0 * (velocity * normal).sum(0) * normal
@@ -210,7 +212,9 @@ def _stand(
     position: Tensor, velocity: Tensor, quat: Tensor, rate: Tensor, on_floor: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A drone on the floor stands upright with its heading; it slides against friction and leaves when it is lifted."""
-    half_yaw = 0.5 * torch.atan2(2.0 * (quat[0] * quat[3] + quat[1] * quat[2]), 1.0 - 2.0 * (quat[2] ** 2 + quat[3] ** 2))
+    half_yaw = 0.5 * torch.atan2(
+        2.0 * (quat[0] * quat[3] + quat[1] * quat[2]), 1.0 - 2.0 * (quat[2] ** 2 + quat[3] ** 2)
+    )
     zero = torch.zeros_like(half_yaw)
     upright = torch.stack([half_yaw.cos(), zero, zero, half_yaw.sin()])
     speed = torch.sqrt(velocity[0] ** 2 + velocity[1] ** 2 + 1e-12)

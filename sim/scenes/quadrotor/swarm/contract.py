@@ -10,6 +10,7 @@ from sim.env import BatchEnv
 from sim.param import Param
 from sim.randomization import Family
 from sim.scenes.quadrotor.swarm.config import Curriculum, SwarmConfig, airframe_params, check
+from sim.scenes.quadrotor.swarm.plant import SwarmRoom
 from sim.scenes.quadrotor.swarm.task import SwarmTask
 from sim.spec import SceneSpec
 
@@ -98,6 +99,7 @@ def track(env: BatchEnv) -> torch.Tensor:
     return (s["body"][:3] - s["goal"]).T.clone()
 
 
-def swarm_plant(num_robots: int, spec: SceneSpec, *, family: Family, seed: int, config: SwarmConfig) -> ScenePlant:
-    """The world of `num_robots` emulated drones in one room; they start at rest on the floor."""
-    raise NotImplementedError
+def swarm_plant(spec: SceneSpec, *, family: Family, seed: int, config: SwarmConfig) -> ScenePlant:
+    """The world of `config.drones` emulated drones in one room; they start at rest on the floor."""
+    task = SwarmTask(config.drones, spec=spec, config=config, family=family)
+    return ScenePlant(SwarmRoom(task, seed))

@@ -96,3 +96,44 @@ def standing(records: Tensor, *, dt_s: float) -> Standing:
         arrival_s=torch.where(arrival > 0.0, arrival, torch.nan),
         separation_m=least,
     )
+
+
+METRICS = (
+    "distance",
+    "success",
+    "published_success",
+    "published_collision",
+    "hit_drone",
+    "hit_obstacle",
+    "hit_wall",
+    "hit_floor",
+    "deadlock",
+    "last_second_m",
+    "path_m",
+    "arrival_s",
+    "separation_m",
+)
+"""Of flights that end; `distance` at any time. A deadlock is a flight that neither collides nor ever comes near."""
+
+
+def metrics(told: Standing, distance: Tensor, radius: Tensor, lasting: Tensor, over: Tensor) -> dict[str, Tensor]:
+    """METRICS of flights (N,), of which those `over` end now and those `lasting` have flown to the episode's end.
+
+    `radius` (N,) m bounds the mean distance over the last second.
+    """
+    hits, clear = told.hits > 0.0, told.late == 0.0
+    return {
+        "distance": distance,
+        "success": ~hits.any(0) & (told.last_second_m <= radius) & lasting,
+        "published_success": told.reached & clear & over,
+        "published_collision": ~clear & over,
+        "hit_drone": hits[0],
+        "hit_obstacle": hits[1],
+        "hit_wall": hits[2],
+        "hit_floor": hits[3],
+        "deadlock": ~told.reached & clear & over,
+        "last_second_m": told.last_second_m,
+        "path_m": told.path_m,
+        "arrival_s": told.arrival_s,
+        "separation_m": told.separation_m,
+    }

@@ -46,6 +46,9 @@ class Physics(NamedTuple):
     respond: Callable[..., Tensor] = contacts.respond
 
 
+_TORCH = Physics()
+
+
 class SwarmTask:
     """The task in N / A rooms."""
 
@@ -57,7 +60,7 @@ class SwarmTask:
         config: SwarmConfig,
         family: Family = "train",
         device: str | torch.device = "cpu",
-        physics: Physics = Physics(),
+        physics: Physics = _TORCH,
     ) -> None:
         check(config)
         if num_envs % config.drones:
@@ -138,13 +141,20 @@ class SwarmTask:
             self._bank = seed, draw_bank(density, radius, self.config.room_m, generator)
         return self._bank[1]
 
+    def bodies(self) -> tuple[Tensor, Tensor]:
+        """Mass (N,) in kg and moments of inertia (3, N) in kg m^2 of all drones."""
+        params = self.worlds.params(self.worlds.view(None))
+        return params[self._mass], params[self._inertia]
+
     def restart(self, ids: Tensor | None, generator: torch.Generator) -> None:
         """New rooms where the clock has run out (all, for None); other rows of `ids` start again within theirs."""
         if ids is None:
             self.shared["bank"] = torch.randint(2**31, (), generator=generator, device=self.device).cpu()
             rooms, alone = torch.arange(self.rooms, device=self.device), None
         else:
-            self.level.count(records.standing(self.state["records"][:, ids], dt_s=self._dt_s), self.state["flying"][ids])
+            self.level.count(
+                records.standing(self.state["records"][:, ids], dt_s=self._dt_s), self.state["flying"][ids]
+            )
             over = self.state["clock"][ids] >= self._end
             rooms, alone = ids[over & (ids < self.rooms)], ids[~over]
         if len(rooms) > 0:
@@ -171,7 +181,7 @@ class SwarmTask:
         paid, ended, s["records"], *told = self._score(
             s["body"], s["goal"], s["facts"], s["records"], action, last_action, age, s["clock"], s["flying"], factor
         )
-        metrics = dict(zip(METRICS, told, strict=True))
+        metrics = dict(zip(records.METRICS, told, strict=True))
         return Verdict(paid, torch.zeros_like(paid), ended, metrics)
 
     def view(self, ids: Tensor | None) -> dict[str, Tensor]:
@@ -189,7 +199,7 @@ class SwarmTask:
         return {"position_world": view["goal"].T}
 
     def privileged(self, view: Mapping[str, Tensor]) -> Tensor:
-        """(n, C): true error and velocity in the heading's frame, attitude, rates, rotors, command, perception, drone."""
+        """(n, C): true error and velocity in the heading's frame, attitude, rates, rotors, what is perceived, drone."""
         position, velocity, quat, rate, rotor = view["body"].split(body.STATE_PARTS)
         forms = body.rotation_forms(quat)
         heading = forms[[6, 4]]
@@ -395,7 +405,9 @@ class SwarmTask:
         distance = torch.sqrt((error * error).sum(0) + 1e-12)
         velocity = state[body.VELOCITY]
         speed = torch.sqrt((velocity * velocity).sum(0) + 1e-12)
-        paid = reward.reward(state, facts, distance, speed, action, action - last_action, factor, weights=config.weights)
+        paid = reward.reward(
+            state, facts, distance, speed, action, action - last_action, factor, weights=config.weights
+        )
         kept = records.keep(
             kept, facts[:4] > 0.5, distance, speed, facts[8], age, clock, dt_s=self._dt_s, end=self._end
         )
@@ -409,24 +421,9 @@ class SwarmTask:
         radius = torch.where(self._sharing(goal), max(0.40, config.radius_m), config.radius_m)
         if config.success_radius_m is not None:
             radius = torch.full_like(distance, config.success_radius_m)
-        untouched = told.hits.sum(0) == 0.0
         lasting = clock >= self._end
-        metrics = {
-            "distance": distance,
-            "success": untouched & (told.last_second_m <= radius) & lasting,
-            "published_success": told.reached & (told.late == 0.0) & over,
-            "published_collision": (told.late > 0.0) & over,
-            "hit_drone": (told.hits[0] > 0.0).to(distance.dtype),
-            "hit_obstacle": (told.hits[1] > 0.0).to(distance.dtype),
-            "hit_wall": (told.hits[2] > 0.0).to(distance.dtype),
-            "hit_floor": (told.hits[3] > 0.0).to(distance.dtype),
-            "deadlock": (~told.reached & (told.late == 0.0) & over).to(distance.dtype),
-            "last_second_m": told.last_second_m,
-            "path_m": told.path_m,
-            "arrival_s": told.arrival_s,
-            "separation_m": told.separation_m,
-        }
-        return paid, ended, kept, *(metrics[name] for name in METRICS)
+        metrics = records.metrics(told, distance, radius, lasting, over)
+        return paid, ended, kept, *(metrics[name] for name in records.METRICS)
 
     def _sharing(self, goal: Tensor) -> Tensor:
         """(N,) bool: rows of rooms whose drones all have one goal."""
@@ -434,24 +431,6 @@ class SwarmTask:
             return torch.zeros(goal.shape[1], dtype=torch.bool, device=goal.device)
         g = goal.reshape(3, self.agents, -1)
         return (g == g[:, :1]).all(0).all(0).repeat(self.agents)
-
-
-METRICS = (
-    "distance",
-    "success",
-    "published_success",
-    "published_collision",
-    "hit_drone",
-    "hit_obstacle",
-    "hit_wall",
-    "hit_floor",
-    "deadlock",
-    "last_second_m",
-    "path_m",
-    "arrival_s",
-    "separation_m",
-)
-"""Of flights that end; `distance` at any time."""
 
 
 def _at_rest(params: Mapping[str, Tensor], count: int, generator: torch.Generator) -> Tensor:
