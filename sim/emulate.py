@@ -36,6 +36,15 @@ class ScenePlant:
         self._world, self.num_robots = world, world.num_envs
         world.park(torch.arange(self.num_robots))
 
+    @property
+    def obstacles(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Axes (L, 2) and radii (L,) of the world's upright cylinders, m; None for a world that knows of none."""
+        cylinders = getattr(self._world, "obstacles", None)
+        if cylinders is None:
+            return None
+        listed = cylinders.numpy().astype(np.float64)
+        return listed[:, :2], listed[:, 2]
+
     def reset(self, index: int) -> None:
         """Puts robot `index` back to its start, at rest."""
         if not 0 <= index < self.num_robots:

@@ -132,13 +132,17 @@ class Autopilot:
 
     def _inner_loop(self) -> None:
         e = self.estimate
-        # A NaN gyro makes NaN motors; the firmware's cast to an integer makes them zero.
-        motors, self._cascade = cascade(self._setpoint, e.angles, e.gyro, self._cascade, gains=self._tick_gains)
+        on_board = np.zeros(self.num_robots, dtype=bool) if self.onboard is None else self.onboard.active
+        if on_board.all():  # the cascade stands still, as it does at zero thrust
+            motors, self._cascade = self.motors, start_cascade(e.angles, e.gyro)
+        else:
+            # A NaN gyro makes NaN motors; the firmware's cast to an integer makes them zero.
+            motors, self._cascade = cascade(self._setpoint, e.angles, e.gyro, self._cascade, gains=self._tick_gains)
         if self._by_rotors.any():
             motors = np.where(self._by_rotors, self._rotors, motors)
-        if self.onboard is not None and self.onboard.active.any():
+        if self.onboard is not None and on_board.any():
             forces = self.onboard.forces(e, self.battery_v, self.peers, self.now_ms)
-            motors = np.where(self.onboard.active, forces, motors)
+            motors = np.where(on_board, forces, motors)
         self.motors = np.where(self._allowed & np.isfinite(motors), motors, 0.0)
 
     def _outer_loops(self) -> None:

@@ -61,10 +61,12 @@ class MotionCapture:
         self._ids = [drone_id(i) for i in range(num_robots)]
         self._frames = 0
 
-    def look(self, now_ms: int, positions: NDArray[np.float64], hidden: NDArray[np.bool_]) -> Frame | None:
-        """The frame that is due by now, or None: true `positions` (R, 3), drones `hidden` (R,) from all cameras."""
-        if now_ms * self._capture.rate_hz < 1000.0 * self._frames:
-            return None
+    def due(self, now_ms: int) -> bool:
+        """Whether it is time for a frame."""
+        return now_ms * self._capture.rate_hz >= 1000.0 * self._frames
+
+    def look(self, now_ms: int, positions: NDArray[np.float64], hidden: NDArray[np.bool_]) -> Frame:
+        """The frame of now: true `positions` (R, 3), drones `hidden` (R,) from all cameras."""
         self._frames = int(now_ms * self._capture.rate_hz / 1000.0) + 1
         seen = positions + self._capture.noise_m * self._rng.standard_normal(positions.shape)
         lost = (self._rng.random(len(self._ids)) < self._capture.dropout) | hidden

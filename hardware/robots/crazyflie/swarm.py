@@ -103,9 +103,9 @@ class EmulatedSwarm:
 
     def _share_positions(self, mocap: MotionCapture) -> None:
         now_ms = self.autopilot.now_ms
-        frame = mocap.look(now_ms, self.plant.signals()["position_world"], self._hidden_until_ms > now_ms)
-        if frame is None:
+        if not mocap.due(now_ms):
             return
+        frame = mocap.look(now_ms, self.plant.signals()["position_world"], self._hidden_until_ms > now_ms)
         self._frames = [*self._frames[-10:], frame]
         for packet in frame.packets():
             for index in range(self.plant.num_robots):
