@@ -1,5 +1,6 @@
 """A card's observation fields as C99: what `controllers.interface.Interface.observe` does, in single precision."""
 
+import re
 from dataclasses import dataclass
 
 from controllers.artifact import Card
@@ -149,13 +150,17 @@ def _field(f: Field, value: str, at: int) -> list[str]:
     numbers = f"{literal(f.offset)}, {literal(f.scale)}, {literal(f.clip)}"
     lines = [f"obs_put(obs + {at}, {value}, {f.size}, {numbers}); /* {f.name} */"]
     if f.history > 1:
-        past = f"memory->past_{f.name}"
+        past = f"memory->{_past(f)}"
         lines.append(f"obs_remember(obs + {at}, {past}, {f.size}, {f.history - 1}, memory->fresh);")
     return lines
 
 
+def _past(f: Field) -> str:
+    return "past_" + re.sub(r"\W", "_", f.name)
+
+
 def _header(card: Card, fields: list[Field], values: _Values, size: int) -> str:
-    past = "".join(f"  float past_{f.name}[{(f.history - 1) * f.size}];\n" for f in fields if f.history > 1)
+    past = "".join(f"  float {_past(f)}[{(f.history - 1) * f.size}];\n" for f in fields if f.history > 1)
     return template(
         "observation.h.in",
         SIZE=size,

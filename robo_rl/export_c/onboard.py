@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controllers.artifact import PolicyArtifact
+from controllers.neighbourhood import AGE_LIMIT_S, LOW_PASS_S
 from hardware.errors import BadInput, RoboError
 from robo_rl.export_c.observation import ABSURD, write_observation
 from robo_rl.export_c.parts import INFINITY, literal, template
@@ -15,10 +16,8 @@ from robo_rl.export_c.source import Footprint, write_c, write_files
 MODE = "rotor_thrust"
 """The command mode that is flown on board: the firmware's controlModeForce."""
 MAX_PEERS = 32
-PEER_AGE_MS = 500
-"""A peer not heard of for longer is not there: fifty frames of motion capture at 100 Hz."""
-TAU_MS = 20
-"""Low-pass of the peers' velocities: a millimetre of noise at 100 Hz then makes 0.04 m/s, instead of 0.14."""
+PEER_AGE_MS, TAU_MS = round(1e3 * AGE_LIMIT_S), round(1e3 * LOW_PASS_S)
+"""The peers are followed by the same law as off board: `controllers.neighbourhood.SharedPositions`."""
 SOURCES = ("policy.c", "observation.c", "onboard.c")
 LIBRARY = ("-std=c99", "-O2", "-ffp-contract=off", "-shared", "-fPIC")
 

@@ -1,0 +1,7 @@
+#pragma once
+#include "stabilizer_types.h"
+
+void controllerOutOfTreeInit(void);
+bool controllerOutOfTreeTest(void);
+void controllerOutOfTree(control_t *control, const setpoint_t *setpoint, const sensorData_t *sensors,
+                         const state_t *state, const stabilizerStep_t stabilizerStep);
