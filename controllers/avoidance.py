@@ -8,12 +8,15 @@ Array-API style: numpy on the robot, batched torch in a scene; leading dimension
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from controllers import geometric
 from controllers.polytope import nearest
 from controllers.surroundings import Around
 from hardware.arrays import constant, namespace
+from hardware.geometry import quat_from_euler, quat_yaw, rotate
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class AvoidanceGains:
     """Speed of the sidestep before something in the way, as a fraction of the speed towards the goal."""
     side_range_m: float = 0.8
     """Clearance below which the sidestep begins."""
+    side_fade_m: float = 0.3
+    """How far beyond the obstacle the goal must be for a full sidestep."""
     repulsion: float = 4.0
     """Potential field: speed away per metre inside the range, 1/s."""
     repulsion_range_m: float = 0.6
@@ -65,6 +70,8 @@ class Near(NamedTuple):
 
     away: Any
     """(..., C, 3) unit vector from the member towards the robot."""
+    distance: Any
+    """(..., C) m: from its centre or axis; of faces, the clearance."""
     gap: Any
     """(..., C) clearance beyond the one that is kept, m."""
     opening: Any
@@ -108,26 +115,30 @@ def near(position: Any, velocity: Any, around: Around, room: Room, *, gains: Avo
     cylinders = _from_centre((there - axes) * flat, velocity[..., None, :] * flat, reach)
     faces = _faces(there[..., 0, :], velocity, room, gains.radius_m + gains.clear_m)
     lead = tuple(position.shape[:-1])
-    known = [around.known, around.present, xp.isfinite(faces[1])]
-    whole = [
+    known = [around.known, around.present, xp.isfinite(faces[2])]
+    away, distance, gap, opening, bend = (
         xp.concat([xp.broadcast_to(part, (*lead, *part.shape[-own:])) for part in parts], axis=-own)
-        for own, *parts in zip((2, 1, 1, 1), others, cylinders, faces, strict=True)
-    ]
+        for own, *parts in zip((2, 1, 1, 1, 1), others, cylinders, faces, strict=True)
+    )
     flags = xp.concat([xp.broadcast_to(part, (*lead, part.shape[-1])) for part in known], axis=-1)
-    return Near(*whole, flags, around.known.shape[-1], around.present.shape[-1])
+    return Near(away, distance, gap, opening, bend, flags, around.known.shape[-1], around.present.shape[-1])
 
 
 def sidestep(toward: Any, seen: Near, *, gains: AvoidanceGains) -> Any:
     """Horizontal velocity (..., 3) past what is in the way of a wanted velocity `toward` (..., 3): no deadlock head on.
 
     Round an obstacle on the side on which the way leads already; round a robot always on the right, so that two agree.
+    Nobody steps aside for what is no nearer than the goal: whoever finds it taken stays beside it.
     """
     xp = namespace(toward)
     movable = slice(0, seen.others + seen.cylinders)
     away, gap, there = seen.away[..., movable, :], seen.gap[..., movable], seen.there[..., movable]
     facing = -xp.sum(away * toward[..., None, :], axis=-1)  # speed towards the member, m/s
     closeness = xp.clip(1.0 - gap / gains.side_range_m, 0.0, 1.0)
-    weight = gains.side * xp.where(there, closeness * xp.clip(facing, 0.0, None), xp.zeros_like(gap))
+    way = xp.sqrt(xp.sum(toward * toward, axis=-1, keepdims=True))
+    left_to_go = xp.where(way < 0.999 * gains.speed_max, way / gains.position, xp.full_like(way, xp.inf))
+    between = xp.clip((left_to_go - seen.distance[..., movable]) / gains.side_fade_m, 0.0, 1.0)
+    weight = gains.side * xp.where(there, between * closeness * xp.clip(facing, 0.0, None), xp.zeros_like(gap))
     x, y = -away[..., 0], -away[..., 1]
     left = toward[..., 0, None] * y - toward[..., 1, None] * x >= -1e-6  # the member lies to the left, or ahead
     robots = xp.arange(gap.shape[-1], device=gap.device) < seen.others
@@ -179,6 +190,35 @@ def barrier(position: Any, velocity: Any, goal: Any, around: Around, room: Room,
     return certified(_follow(wanted, velocity, gains), velocity, seen, gains=gains)
 
 
+def certified_set_points(
+    command: Any,
+    state: Mapping[str, Any],
+    estimate: geometric.Estimate,
+    around: Around,
+    room: Room,
+    *,
+    airframe: geometric.Airframe,
+    tracking: geometric.TrackingGains,
+    gains: AvoidanceGains,
+) -> tuple[Any, Filtered]:
+    """Set points (..., 4) of the mode attitude_thrust behind barrier certificates, whoever made them.
+
+    A set point is the acceleration that it leads to at the present heading; where that is allowed, the set point passes
+    unchanged, elsewhere roll, pitch and thrust change and the yaw rate stays.
+    """
+    xp = namespace(command)
+    quat = quat_from_euler(command[..., 0], command[..., 1], quat_yaw(state["quat_wxyz"]))
+    up = xp.zeros_like(estimate.velocity) + constant((0.0, 0.0, 1.0), command)
+    pull = geometric.GRAVITY * up - estimate.disturbance
+    wish = rotate(quat, up) * (command[..., 3:] / airframe.hover_fraction * geometric.GRAVITY) - pull
+    seen = near(state["position_world"], state["velocity_world"], around, room, gains=gains)
+    passed = certified(wish, state["velocity_world"], seen, gains=gains)
+    thrust = geometric.lifted(passed.acceleration, estimate, gains=tracking)
+    changed = geometric.attitude_along(thrust, state, state, airframe=airframe, gains=tracking)
+    changed = xp.concat([changed[..., :2], command[..., 2:3], changed[..., 3:]], axis=-1)
+    return xp.where(passed.active[..., None], changed, command), passed
+
+
 def certified(wish: Any, velocity: Any, seen: Near, *, gains: AvoidanceGains) -> Filtered:
     """The acceleration nearest to a wish (..., 3) that keeps every gap open: one linear constraint per member.
 
@@ -220,24 +260,24 @@ def _stopping_speed(gap: Any, braking: Any, approach: float) -> tuple[Any, Any]:
     return xp.where(straight, approach * gap, root), xp.where(straight, xp.full_like(gap, approach), braking / root)
 
 
-def _from_centre(away: Any, velocity: Any, reach: Any) -> tuple[Any, Any, Any, Any]:
-    """Direction, gap, its rate and its bend for vectors (..., C, 3) from centres and relative velocities."""
+def _from_centre(away: Any, velocity: Any, reach: Any) -> tuple[Any, ...]:
+    """Direction, distance, gap, its rate and its bend for vectors (..., C, 3) from centres and relative velocities."""
     xp = namespace(away)
     distance = xp.sqrt(xp.sum(away * away, axis=-1))
     distance = xp.clip(distance, 1e-3, None)
     unit = away / distance[..., None]
     opening = xp.sum(unit * velocity, axis=-1)
     bend = (xp.sum(velocity * velocity, axis=-1) - opening**2) / distance
-    return unit, distance - reach, opening, bend
+    return unit, distance, distance - reach, opening, bend
 
 
-def _faces(position: Any, velocity: Any, room: Room, reach: float) -> tuple[Any, Any, Any, Any]:
+def _faces(position: Any, velocity: Any, room: Room, reach: float) -> tuple[Any, ...]:
     xp = namespace(position)
     low, high = constant(room.low, position), constant(room.high, position)
     unit = constant([[s if i == j else 0.0 for j in range(3)] for s in (1.0, -1.0) for i in range(3)], position)
-    gap = xp.concat([position - low, high - position], axis=-1) - reach
+    distance = xp.concat([position - low, high - position], axis=-1)
     opening = xp.concat([velocity, -velocity], axis=-1)
-    return unit, gap, opening, xp.zeros_like(gap)
+    return unit, distance, distance - reach, opening, xp.zeros_like(distance)
 
 
 def _follow(wanted: Any, velocity: Any, gains: AvoidanceGains) -> Any:

@@ -120,9 +120,14 @@ def wanted_acceleration(
     state: Mapping[str, Any], goal: Mapping[str, Any], estimate: Estimate, *, gains: TrackingGains
 ) -> Any:
     """Acceleration (..., 3), m/s^2 in the world, that thrust must give: feedback, gravity and disturbance."""
-    xp = namespace(estimate.velocity)
     error = _shortened(goal["position_world"] - state["position_world"], gains.error_max_m)
-    feedback = gains.position * error - gains.velocity * state["velocity_world"] - estimate.disturbance
+    return lifted(gains.position * error - gains.velocity * state["velocity_world"], estimate, gains=gains)
+
+
+def lifted(acceleration: Any, estimate: Estimate, *, gains: TrackingGains) -> Any:
+    """What thrust must give (..., 3), m/s^2, for an acceleration (..., 3) of the drone: bounded, gravity included."""
+    xp = namespace(acceleration)
+    feedback = acceleration - estimate.disturbance
     level = _shortened(feedback[..., :2], gains.acceleration_max)
     up = xp.clip(feedback[..., 2:], -0.5 * GRAVITY, GRAVITY) + GRAVITY
     return xp.concat([level, up], axis=-1)
