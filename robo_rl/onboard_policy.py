@@ -78,7 +78,7 @@ class CompiledPolicy:
         self._forces[index] = 0.0
 
     def step(self, active: NDArray[np.bool_], senses: Senses) -> NDArray[np.float64]:
-        """Rotor forces (4, R) of the active drones, 0..1; what the others' columns hold means nothing."""
+        """Rotor forces (4, R) of the active drones, 0..1, NaN where it refuses; other columns mean nothing."""
         to, estimate = self._inputs, senses.estimate
         to["position"], to["velocity"] = estimate.position.T, estimate.velocity.T
         to["quat_wxyz"], to["gyro"] = estimate.quat.T, estimate.gyro.T
@@ -90,7 +90,8 @@ class CompiledPolicy:
         self._peers["position"], self._peers["stamp_ms"], self._peers["id"] = peers.position, peers.heard_ms, peers.ids
         to["num_peers"] = np.count_nonzero(peers.ids, axis=1)  # places are filled from the first on
         for i in np.flatnonzero(active).tolist():
-            self._step(*self._places[i])
+            if self._step(*self._places[i]) < 0:  # ONBOARD_REFUSED
+                self._forces[i] = np.nan
         return self._forces.T.astype(np.float64)
 
 

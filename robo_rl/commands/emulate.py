@@ -95,9 +95,9 @@ def run(args: Args) -> Outcome:
         for number, address in enumerate(emulator.addresses, start=1):
             print(f"{args.robot} {number} of {args.num} at {address}")
         ready = {"robot": args.robot, "addresses": emulator.addresses, "time_scale": args.time_scale}
-        for name, address in getattr(emulator, "also_at", {}).items():
-            print(f"{name} at {address}")
-            ready[name] = address
+        ready |= getattr(emulator, "also", {})
+        if "mocap" in ready:
+            print(f"motion capture at {ready['mocap']}")
         print(f"READY {json.dumps(ready)}", flush=True)
         with real_time():  # a robot's physics waits for nobody
             emulator.serve(float("inf") if args.duration is None else args.duration)

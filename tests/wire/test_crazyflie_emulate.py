@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,26 @@ def test_bad_arguments_are_one_line(
 
 
 README = Path(__file__).parents[2] / "hardware" / "robots" / "crazyflie" / "README.md"
+
+
+def test_the_commands_and_files_of_the_readme_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    commands = re.findall(r"```bash\nrobo-rl (.*?)\n```", README.read_text(), re.DOTALL)
+    assert len(commands) == 3
+    for command in commands:
+        if "--onboard" not in command or shutil.which("gcc"):
+            assert main([*command.split(), "--port", "0", "--duration", "0.1", "--time-scale", "5"]) == 0
+    capsys.readouterr()
+    (room,) = re.findall(r"```toml\n(.*?)```", README.read_text(), re.DOTALL)
+    (tmp_path / "room.toml").write_text(room)
+    assert (
+        main(["emulate", "crazyflie", "--port", "0", "--duration", "0.1", "--obstacles", str(tmp_path / "room.toml")])
+        == 0
+    )
+    (ready,) = re.findall(r"^READY (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert json.loads(ready)["obstacles"] == [[1.0, -0.5, 0.3], [2.5, 0.0, 0.3]]
 
 
 def test_the_readme_tells_the_truth(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,7 @@ class Emulator:
         port: int = DEFAULT_PORT,
         time_scale: float = 1.0,
         mocap_port: int | None = None,
+        obstacles: Obstacles = NOTHING,
     ) -> None:
         if not 0.0 < time_scale < float("inf"):
             raise BadInput(f"time scale {time_scale}; expected a number above 0")
@@ -50,6 +51,7 @@ class Emulator:
         self.ports = [s.port for s in self._servers]
         self.addresses = [f"udp://{host}:{p}" for p in self.ports]
         """One per drone."""
+        self.obstacles = obstacles
         self._mocap = self._open_mocap(host, mocap_port)
         self.slipped_s = 0.0
         """Emulated time given up because this process was held up."""
@@ -85,9 +87,12 @@ class Emulator:
             server.close()
 
     @property
-    def also_at(self) -> dict[str, str]:
-        """What else is served: name -> address."""
-        return {} if self._mocap is None else {"mocap": self._mocap.address}
+    def also(self) -> dict[str, object]:
+        """What else there is to know: the address of motion capture, the obstacles [x, y, radius] of the world."""
+        told: dict[str, object] = {} if self._mocap is None else {"mocap": self._mocap.address}
+        if len(self.obstacles.radius):
+            told["obstacles"] = np.column_stack(self.obstacles).round(4).tolist()
+        return told
 
     def figures(self) -> dict[str, object]:
         """What the emulation came to."""
@@ -192,7 +197,7 @@ def make_emulator(
     policy = None if onboard is None else onboard(known)
     swarm = EmulatedSwarm(plant, num=num, seed=seed, faults=strikes, capture=capture, onboard=policy)
     published = None if capture is None else mocap_port
-    return Emulator(swarm, host=host, port=port, time_scale=time_scale, mocap_port=published)
+    return Emulator(swarm, host=host, port=port, time_scale=time_scale, mocap_port=published, obstacles=known)
 
 
 def _world(plant: Plant | None, num: int, obstacles: Obstacles | None) -> tuple[Plant, Obstacles]:
