@@ -15,6 +15,7 @@ from hardware.errors import BadInput
 from hardware.guard import limit_command
 from sim.engine import Engine, prepared
 from sim.spec import SceneSpec, Step
+from sim.starts import Starts
 
 
 class Verdict(NamedTuple):
@@ -91,10 +92,13 @@ class BatchEnv:
         self._memory = self._start
         self.boundary: Callable[..., tuple[Tensor, ...]] | None = None
         """What tensors (N, K) that carry gradients pass through after every step, for instance to bound adjoints."""
+        self.starts: Starts | None = None
+        """What may begin episodes elsewhere than the task does."""
         self._groups = [*task.interface.group_sizes, "critic"]
         # Numbers of rows change with every end of an episode, and torch.compile would start anew for each.
         recorded = "traced" if engine == "compiled" else engine
-        self._watch = prepared(self._watch_flat, recorded)
+        self._watch_some = prepared(self._watch_flat, recorded)
+        self._watch_all = prepared(self._watch_flat, engine) if engine == "compiled" else self._watch_some
         self._guard = prepared(self._guard_flat, recorded)
         self.age = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
         """(N,) steps since each episode began."""
@@ -167,19 +171,24 @@ class BatchEnv:
     def renew(self, verdict: Verdict, final: dict[str, Tensor]) -> Step:
         """Ends a step that `move` began: what is over starts anew, and is observed again."""
         truncated, ids = self._over(verdict)
+        alive = getattr(self.task, "alive", None)
+        alive = None if alive is None else alive.clone()
         obs = final
+        if self.starts is not None:
+            self.starts.after(self, verdict.terminated)
         if len(ids) > 0:
             self.task.restart(ids, self._generator)
             self.age = self.age.index_fill(0, ids, 0)
-            now, first = self._memory, self._start
-            past = {k: v[ids] for k, v in first.past.items()}
-            self._memory = Memory(first.command[ids], past, first.fresh[ids])
-            seen, begun = self._observe(self.task.view(ids)), self._memory
             put = lambda old, new: old.index_copy(0, ids, new)  # noqa: E731
-            past = {k: put(v, begun.past[k]) for k, v in now.past.items()}
-            self._memory = Memory(put(now.command, begun.command), past, put(now.fresh, begun.fresh))
+            if self.starts is not None:
+                self._memory = _merged(self._memory, _some(self._start, ids), put)
+                self.starts.begin(self, ids, self._generator)
+            now = self._memory
+            self._memory = _some(self._start if self.starts is None else now, ids)
+            seen = self._observe(self.task.view(ids))
+            self._memory = _merged(now, self._memory, put)
             obs = {name: put(value, seen[name]) for name, value in final.items()}
-        return Step(obs, verdict.reward, verdict.cost, verdict.terminated, truncated, final, verdict.metrics)
+        return Step(obs, verdict.reward, verdict.cost, verdict.terminated, truncated, final, verdict.metrics, alive)
 
     def _move(self, action: Tensor) -> Verdict:
         """Guard, dynamics and judgement under actions (N, A)."""
@@ -208,7 +217,8 @@ class BatchEnv:
 
     def _observe(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         m = self._memory
-        *groups, fresh = self._watch(*view.values(), *m.past.values(), m.command, m.fresh)
+        watch = self._watch_all if len(m.command) == self.num_envs else self._watch_some
+        *groups, fresh = watch(*view.values(), *m.past.values(), m.command, m.fresh)
         past = dict(zip(m.past, groups[len(self._groups) :], strict=True))
         self._memory = Memory(m.command, past, fresh)
         return dict(zip(self._groups, groups, strict=False))
@@ -229,16 +239,25 @@ class BatchEnv:
         state |= {f"shared.{k}": v.clone() for k, v in self.task.shared.items()}
         state |= {f"past.{k}": v.clone() for k, v in self._memory.past.items()}
         state |= {"command": self._memory.command.clone(), "fresh": self._memory.fresh.clone()}
+        if self.starts is not None:
+            state |= {f"shared.starts.{k}": v.clone() for k, v in self.starts.state().items()}
         return state | {"age": self.age.clone(), "generator": self._generator.get_state()}
 
     def set_state(self, ids: Tensor | None, state: Mapping[str, Tensor]) -> None:
         """Puts rows `ids` into a state from get_state; None means all rows, generator and shared too: exact resume.
 
-        The state holds as many rows as `ids`. Raises BadInput where it does not belong to this environment.
+        The state holds as many rows as `ids`, and need not hold what belongs to no row. Raises BadInput where it does
+        not belong to this environment.
         """
-        expected = set(self.get_state())
-        if set(state) != expected:
-            raise BadInput(f"environment state has {sorted(set(state) ^ expected)} too much or too little")
+        expected = {f"task.{k}" for k in self.task.state} | {f"past.{k}" for k in self._memory.past}
+        expected |= {"command", "fresh", "age"}
+        if ids is None:
+            expected |= {"generator", *(f"shared.{k}" for k in self.task.shared)}
+        given = {k for k in state if not k.startswith("shared.starts.")}
+        if ids is not None:
+            given = {k for k in given if k != "generator" and not k.startswith("shared.")}
+        if given != expected:
+            raise BadInput(f"environment state has {sorted(given ^ expected)} too much or too little")
         rows = torch.arange(self.num_envs, device=self.device) if ids is None else ids
         if len(state["age"]) != len(rows):
             raise BadInput(f"environment state has {len(state['age'])} rows; expected {len(rows)}")
@@ -253,3 +272,17 @@ class BatchEnv:
         if ids is None:
             self._generator.set_state(state["generator"].cpu())
             self.task.shared |= {k: state[f"shared.{k}"].to(v, copy=True) for k, v in self.task.shared.items()}
+            if self.starts is not None:
+                own = "shared.starts."
+                self.starts.load({k[len(own) :]: v for k, v in state.items() if k.startswith(own)})
+
+
+def _some(memory: Memory, ids: Tensor) -> Memory:
+    """The memory of rows `ids`."""
+    return Memory(memory.command[ids], {k: v[ids] for k, v in memory.past.items()}, memory.fresh[ids])
+
+
+def _merged(memory: Memory, part: Memory, put: Callable[[Tensor, Tensor], Tensor]) -> Memory:
+    """The memory with some rows replaced; put(old, new) replaces them."""
+    past = {k: put(v, part.past[k]) for k, v in memory.past.items()}
+    return Memory(put(memory.command, part.command), past, put(memory.fresh, part.fresh))

@@ -32,6 +32,8 @@ class SceneEntry:
     of the scene that do; the first algorithm is the default."""
     judged: Callable[[Any], Any] | None = None
     """judged(config) -> the settings under which a policy trained with `config` is evaluated, without mere aids."""
+    baselines: Mapping[str, Callable[[Any], Callable[[], Any]]] = field(default_factory=dict)
+    """Classical controllers by name, where there are several; `baseline` is one of them."""
     track: Callable[[Any], Any] | None = None
     """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
     picture: Callable[..., None] | None = None

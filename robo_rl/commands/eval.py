@@ -4,6 +4,7 @@ POLICY is a .onnx file, a run directory, or `zoo:NAME`. `--scene.*` changes the 
 are the same worlds for every policy and for the baseline; they never occur in training.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from hardware.errors import BadInput
+from hardware.errors import BadInput, NotFoundError
 from robo_rl.cli import Outcome
 
 NESTED = True
 """Options of nested configurations keep their prefix: `--scene.mode`."""
+STANDARD = "standard"
+"""Name of the classical controller that a scene is evaluated beside if none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,9 @@ class Args:
     """nominal: no randomization; train: the ranges; wide: the ranges stretched by half."""
     backend: str = "torch"
     """Physics engine: torch, the scene's own equations, or another one that the scene offers, such as pybullet."""
-    baseline: bool = False
-    """Evaluate the scene's classical controller beside it, in the same worlds."""
+    baseline: str | None = None
+    """Evaluate the scene's classical controller beside it, in the same worlds: `--baseline`, or `--baseline NAME` in a
+    scene that has several."""
     render: Path | None = None
     """Picture of paths and distances, .png or .gif; of one season, .png, for greenhouses."""
     world: Annotated[Any, arg(name="scene")] = None
@@ -41,11 +45,15 @@ class Args:
 
 
 def prepare(argv: list[str]) -> Args | Any:
-    """The scene's settings in the policy's command mode, as defaults."""
+    """The scene's settings in the policy's command mode, as defaults; a bare `--baseline` gets its name."""
     import dataclasses
 
     from robo_rl.zoo import PREFIX, resolve
 
+    if "--baseline" in argv:
+        at = argv.index("--baseline") + 1
+        if at == len(argv) or not re.fullmatch("[a-z_]+", argv[at]) or Path(argv[at]).is_dir():
+            argv.insert(at, STANDARD)
     # Behind options the policy is told from their values (pictures, numbers) by its looks.
     words = [w for w in argv if w.startswith(PREFIX) or w.endswith(".onnx") or Path(w).is_dir()]
     named = argv[0] if argv and not argv[0].startswith("-") else (words[0] if words else None)
@@ -78,6 +86,7 @@ def run(args: Args) -> Outcome:
     artifact = PolicyArtifact.load(resolve(args.policy))
     scene = artifact.card.scene
     entry = scene_entry(scene)
+    baseline = _named(entry, args.baseline) if args.baseline else None
     world = scene_config(artifact, entry.config) if args.world is None else args.world
     check_fits(interface_of(scene, world), artifact)
     make = lambda count, seed: make_env(  # noqa: E731
@@ -93,20 +102,18 @@ def run(args: Args) -> Outcome:
     result |= summarise(found, args.seed)
     _say("policy", result)
     other = None
-    if args.baseline:
+    if baseline:
         with _bar("baseline") as progress:
             other = run_episodes(
-                make, baseline_law(entry.baseline), args.episodes, args.seed, agents=agents, progress=progress
+                make, baseline_law(baseline), args.episodes, args.seed, agents=agents, progress=progress
             )
-        result["baseline"] = summarise(other, args.seed)
+        result["baseline"] = {"name": args.baseline} | summarise(other, args.seed)
         _say("baseline", result["baseline"])
     if args.render:
         title = f"{scene}, family {args.family}: success {result['success_rate']:.1%} of {result['episodes']} episodes"
         args.render.parent.mkdir(parents=True, exist_ok=True)
         if entry.picture:
-            laws = {"policy": lambda env: law_of(artifact)} | (
-                {"baseline": baseline_law(entry.baseline)} if other else {}
-            )
+            laws = {"policy": lambda env: law_of(artifact)} | ({"baseline": baseline_law(baseline)} if baseline else {})
             entry.picture(args.render, lambda: make(agents, args.seed), laws, title)
         else:
             draw_episodes(args.render, found, other, title, artifact.card.rate_hz)
@@ -123,6 +130,13 @@ def baseline_law(baseline: Callable[[Any], Callable[[], Any]]) -> Callable[[Any]
         return lambda obs: act()
 
     return bind
+
+
+def _named(entry: Any, name: str) -> Callable[[Any], Callable[[], Any]]:
+    known = {STANDARD: entry.baseline, **entry.baselines}
+    if name not in known:
+        raise NotFoundError("baseline", name, list(known))
+    return known[name]
 
 
 def _refuse(args: Args) -> None:

@@ -1,5 +1,6 @@
 """`quadrotor/hover` and `quadrotor/swarm`: what hover shows, takes, rewards; and where to find the parts of both."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from sim.scenes.quadrotor.logged import hover_reward
 from sim.scenes.quadrotor.openloop import OpenLoopDrones
 from sim.scenes.quadrotor.rollout import QuadrotorRollout
 from sim.scenes.quadrotor.swarm import contract as swarm
+from sim.scenes.quadrotor.swarm.baseline import BASELINES, swarm_baseline
 from sim.scenes.quadrotor.swarm.config import SwarmConfig
 from sim.spec import SceneSpec
 
@@ -190,14 +192,19 @@ def swarm_plant(num_robots: int, *, family: Family, seed: int, config: SwarmConf
 
 
 _FLIGHTS = {"num_envs": 1024, "processes": 1, "rollout_steps": 32, "minibatches": 16, "gae_lambda": 0.97}
-_WHILE_TRAINING = {"contact_ends": True, "scenario": "mixed"}
+_WHILE_TRAINING = {
+    "contact_ends": True,
+    "scenario": "mixed",
+    "engine": "compiled",
+    "curriculum": {"gate": "steps", "steps": 8_000_000, "contact": 0.2},
+}
 SWARM_TRAINING = {
     mode: {
         "ppo": _FLIGHTS
-        | {"std_floor": floor, "target_kl": 0.02, "steps": 65_000_000, "anneal_steps": 65_000_000}
+        | {"std_floor": floor, "target_kl": 0.02, "steps": 80_000_000, "anneal_steps": 80_000_000}
         | {"scene": _WHILE_TRAINING}
     }
-    for mode, floor in (("rotor_thrust", 0.09), ("attitude_thrust", 0.12))
+    for mode, floor in (("rotor_thrust", 0.08), ("attitude_thrust", 0.12))
 }
 """A contact ends a flight in training, and half of the rooms share one goal; evaluations fly whole episodes."""
 
@@ -220,7 +227,8 @@ TASKS = {
         config=SwarmConfig(),
         spec=swarm_spec,
         make=make_swarm,
-        baseline=hover_baseline,
+        baseline=swarm_baseline,
+        baselines={name: functools.partial(swarm_baseline, choice=name) for name in BASELINES},
         training=SWARM_TRAINING,
         plant=swarm_plant,
         track=swarm.track,

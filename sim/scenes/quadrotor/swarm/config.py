@@ -26,7 +26,7 @@ MOST_DRONES = 128
 class Weights:
     """Reward weights, applied per control step; a contact pays once, when it begins.
 
-    The first ten are summed, bounded below by -2 and multiplied by 0.1. `PUBLISHED` holds those of quad-swarm-rl.
+    The first eleven are summed, bounded below by -2 and multiplied by 0.1. `PUBLISHED` holds those of quad-swarm-rl.
     """
 
     near: float = 0.5
@@ -37,6 +37,9 @@ class Weights:
     """exp(-distance / 0.05 m)."""
     speed: float = -0.15
     """Speed (m/s), faded in by the same bell as `close`."""
+    progress: float = 0.3
+    """Speed towards the goal, at most 3 m/s: without it, flights of several metres hardly pay within the second that a
+    discount of 0.99 looks ahead."""
     action_change: float = -0.05
     """Squared change of the action."""
     rate_xy: float = -0.004
@@ -45,15 +48,15 @@ class Weights:
     """Squared yaw rate (rad/s)^2."""
     tilt: float = -0.1
     """1 - cosine of the tilt."""
-    obstacle_closing: float = -1.0
+    obstacle_closing: float = -1.5
     """Speed towards the nearest obstacle (m/s), fading with the clearance as exp(-clearance / 0.3 m)."""
     neighbour_closing: float = -0.5
     """Speed towards visible neighbours (m/s), fading with the gap as exp(-gap / 0.3 m)."""
     proximity: float = -0.05
     """Sum over other drones of max(0, 1 - distance / 0.184 m)."""
-    contact_drone: float = -10.0
-    contact_obstacle: float = -10.0
-    contact_room: float = -10.0
+    contact_drone: float = -15.0
+    contact_obstacle: float = -15.0
+    contact_room: float = -15.0
     """Wall, ceiling or floor."""
     distance: float = 0.0
     """Distance (m)."""
@@ -89,8 +92,8 @@ class Curriculum:
     """Share of successful flights (by the published metric) above which the level rises."""
     density: float = 0.0
     """Density of obstacles at level 0."""
-    drones: int = 1
-    """Number of drones at level 0; those that do not fly are masked."""
+    drones: int | None = None
+    """Number of drones at level 0, none means all; those that do not fly are masked."""
     contact: float = 0.1
     """Factor of the contact weights at level 0."""
 
@@ -192,7 +195,7 @@ def check(config: SwarmConfig) -> None:
     if not (c.success_radius_m is None or c.success_radius_m > 0.0):
         raise BadInput(f"success_radius_m = {c.success_radius_m}; expected a positive number")
     k = c.curriculum
-    if not (0.0 <= k.density <= c.density and 1 <= k.drones <= c.drones and k.steps > 0 and 0.0 <= k.contact <= 1.0):
+    if not (0.0 <= k.density <= c.density and 1 <= (k.drones or c.drones) <= c.drones and k.steps > 0 and 0.0 <= k.contact <= 1.0):
         raise BadInput(f"curriculum {k} does not lead up to density {c.density} and {c.drones} drones")
 
 

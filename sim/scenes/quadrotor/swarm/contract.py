@@ -13,6 +13,7 @@ from sim.scenes.quadrotor.swarm.config import Curriculum, SwarmConfig, airframe_
 from sim.scenes.quadrotor.swarm.plant import SwarmRoom
 from sim.scenes.quadrotor.swarm.task import SwarmTask
 from sim.spec import SceneSpec
+from sim.starts import CollisionReplay
 
 
 def swarm_spec(
@@ -85,7 +86,10 @@ def make_swarm_env(
 ) -> BatchEnv:
     """Rooms of `config.drones` drones, `num_envs` rows in all."""
     task = SwarmTask(num_envs, spec=spec, config=config, family=family, device=device)
-    return BatchEnv(task, seed=seed, engine=config.engine)
+    env = BatchEnv(task, seed=seed, engine=config.engine)
+    if config.replay > 0.0:
+        env.starts = CollisionReplay(config.drones, spec.rate_hz, config.replay)
+    return env
 
 
 def judged(config: SwarmConfig) -> SwarmConfig:

@@ -32,13 +32,13 @@ class Level:
 
     def masks(self, agents: int) -> bool:
         """Whether some drones may not fly."""
-        return self._on and self.config.drones < agents
+        return self._on and (self.config.drones or agents) < agents
 
     def flying(self, agents: int) -> int:
         """How many drones fly in a room that begins now."""
         if not self.masks(agents):
             return agents
-        few = self.config.drones
+        few = self.config.drones or agents
         return few + int(float(self.shared["level"]) * (agents - few) + 1e-4)
 
     def densities(self, count: int, density: float) -> Tensor:

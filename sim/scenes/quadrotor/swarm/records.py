@@ -119,7 +119,8 @@ METRICS = (
 def metrics(told: Standing, distance: Tensor, radius: Tensor, lasting: Tensor, over: Tensor) -> dict[str, Tensor]:
     """METRICS of flights (N,), of which those `over` end now and those `lasting` have flown to the episode's end.
 
-    `radius` (N,) m bounds the mean distance over the last second.
+    `radius` (N,) m bounds the mean distance over the last second. None of them shares memory with the records, which
+    begin anew where a flight does.
     """
     hits, clear = told.hits > 0.0, told.late == 0.0
     return {
@@ -133,7 +134,7 @@ def metrics(told: Standing, distance: Tensor, radius: Tensor, lasting: Tensor, o
         "hit_floor": hits[3],
         "deadlock": ~told.reached & clear & over,
         "last_second_m": told.last_second_m,
-        "path_m": told.path_m,
+        "path_m": told.path_m.clone(),
         "arrival_s": told.arrival_s,
-        "separation_m": told.separation_m,
+        "separation_m": told.separation_m.clone(),
     }

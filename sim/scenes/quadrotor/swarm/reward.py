@@ -40,13 +40,15 @@ def reward(
     facts: Tensor,
     distance: Tensor,
     speed: Tensor,
+    progress: Tensor,
     action: Tensor,
     change: Tensor,
     factor: Tensor,
     *,
     weights: Weights,
 ) -> Tensor:
-    """(N,) of a state (17, N), facts (F, N), distance from the goal and speed (N,), action and its change (N, A).
+    """(N,) of a state (17, N), facts (F, N), distance from the goal, speed and speed
+    towards the goal (N,), action and its change (N, A).
 
     `factor` scales the contact weights (curriculum). Terms of weight 0 are left out of the computation.
     """
@@ -61,6 +63,7 @@ def reward(
         "close": lambda: close,
         "exact": lambda: torch.exp(distance * (-1.0 / 0.05)),
         "speed": lambda: close * speed,
+        "progress": lambda: progress.clamp(-3.0, 3.0),
         "action_change": lambda: (change * change).sum(1),
         "rate_xy": lambda: turn[0] + turn[1],
         "rate_z": lambda: turn[2],

@@ -405,8 +405,9 @@ class SwarmTask:
         distance = torch.sqrt((error * error).sum(0) + 1e-12)
         velocity = state[body.VELOCITY]
         speed = torch.sqrt((velocity * velocity).sum(0) + 1e-12)
+        progress = (error * velocity).sum(0) / distance
         paid = reward.reward(
-            state, facts, distance, speed, action, action - last_action, factor, weights=config.weights
+            state, facts, distance, speed, progress, action, action - last_action, factor, weights=config.weights
         )
         kept = records.keep(
             kept, facts[:4] > 0.5, distance, speed, facts[8], age, clock, dt_s=self._dt_s, end=self._end
