@@ -37,8 +37,9 @@ class SceneEntry:
     track: Callable[[Any], Any] | None = None
     """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
     picture: Callable[..., None] | None = None
-    """picture(out, make, laws, title): draws an episode under each law (name -> law(env) -> act(obs)) as PNG, where
-    paths and distances say little; `make()` gives a fresh environment of one world, always the same one."""
+    """picture(out, make, laws, title): draws an episode under each law (name -> law(env) -> act(obs)), where paths
+    and distances say little, as PNG or what else it knows; `make()` gives a fresh environment of one world, always the
+    same one."""
     speed: Callable[..., Any] | None = None
     """speed(num_envs, compiled) -> (what, environment steps, function) for each further figure of `robo-rl bench`."""
     open_loop: Callable[..., Any] | None = None

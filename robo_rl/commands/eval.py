@@ -39,7 +39,8 @@ class Args:
     """Evaluate the scene's classical controller beside it, in the same worlds: `--baseline`, or `--baseline NAME` in a
     scene that has several."""
     render: Path | None = None
-    """Picture of paths and distances, .png or .gif; of one season, .png, for greenhouses."""
+    """Picture of paths and distances, .png or .gif; of one season, .png, for greenhouses; of one room, .png, .gif or
+    .mp4, for swarms."""
     world: Annotated[Any, arg(name="scene")] = None
     """The scene's own settings."""
 
@@ -89,6 +90,8 @@ def run(args: Args) -> Outcome:
     baseline = _named(entry, args.baseline) if args.baseline else None
     world = scene_config(artifact, entry.config) if args.world is None else args.world
     check_fits(interface_of(scene, world), artifact)
+    if args.render and args.render.suffix.lower() == ".mp4" and entry.picture is None:
+        raise BadInput(f"--render {args.render}: {scene} is drawn as .png or .gif")
     make = lambda count, seed: make_env(  # noqa: E731
         scene, count, family=args.family, seed=seed, config=world, backend=args.backend
     )
@@ -144,8 +147,8 @@ def _refuse(args: Args) -> None:
         raise BadInput(f"--episodes {args.episodes}: expected at least 1")
     if args.seed < 0:
         raise BadInput(f"--seed {args.seed}: expected at least 0")
-    if args.render and args.render.suffix.lower() not in (".png", ".gif"):
-        raise BadInput(f"--render {args.render}: expected a name that ends in .png or .gif")
+    if args.render and args.render.suffix.lower() not in (".png", ".gif", ".mp4"):
+        raise BadInput(f"--render {args.render}: expected a name that ends in .png, .gif or .mp4")
 
 
 def _say(who: str, r: dict[str, Any]) -> None:

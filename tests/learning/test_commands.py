@@ -218,7 +218,8 @@ def test_refusals_that_need_a_run(run: tuple[Path, dict[str, Any]], capsys: pyte
         (["eval", str(run[0]), "--episodes", "0"], "--episodes 0: expected at least 1"),
         (["eval", str(run[0]), "--seed", "-1"], "--seed -1: expected at least 0"),
         (["eval", str(run[0]), "--scene.episode-s", "-1"], "expected the holding time to start at 0 or later"),
-        (["eval", str(run[0]), "--render", "x.bmp"], "ends in .png or .gif"),
+        (["eval", str(run[0]), "--render", "x.bmp"], "ends in .png, .gif or .mp4"),
+        (["eval", str(run[0]), "--render", "x.mp4"], "quadrotor/hover is drawn as .png or .gif"),
         (["eval", str(run[0]), "--scene.mode", "rotor_thrust"], "drives mode attitude_thrust"),
     ):
         command(*words, expect=1)

@@ -1,7 +1,7 @@
 """`quadrotor/hover` and `quadrotor/swarm`: what hover shows, takes, rewards; and where to find the parts of both."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,13 @@ def swarm_plant(num_robots: int, *, family: Family, seed: int, config: SwarmConf
     return swarm.swarm_plant(swarm_spec(config), family=family, seed=seed, config=config)
 
 
+def draw_flight(out: Path, make: Callable[[], Any], laws: Mapping[str, Any], title: str) -> None:
+    """A swarm's flight under each law; see sim.registry.SceneEntry.picture."""
+    from sim.scenes.quadrotor.swarm.picture import picture  # matplotlib is slow to import
+
+    picture(out, make, laws, title)
+
+
 _FLIGHTS = {"num_envs": 1024, "processes": 1, "rollout_steps": 32, "minibatches": 16, "gae_lambda": 0.97}
 _WHILE_TRAINING = {
     "contact_ends": True,
@@ -232,6 +239,7 @@ TASKS = {
         training=SWARM_TRAINING,
         plant=swarm_plant,
         track=swarm.track,
+        picture=draw_flight,
         backends={"pybullet": make_swarm_bullet},
         judged=swarm.judged,
     ),
