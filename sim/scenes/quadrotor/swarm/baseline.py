@@ -19,7 +19,7 @@ TRACKING = {
     "rotor_thrust": geometric.TrackingGains(acceleration_max=6.5, attitude=60.0, rate=14.0),
 }
 """Rotor thrusts: slower than in hover, so that drones with slow rotors stay upright."""
-GAINS: dict[str, dict[str, avoidance.AvoidanceGains]] = {
+GAINS: dict[Choice, dict[str, avoidance.AvoidanceGains]] = {
     "barrier": {
         "attitude_thrust": avoidance.AvoidanceGains(),
         "rotor_thrust": avoidance.AvoidanceGains(clear_m=0.08, delay_s=0.14),
@@ -30,6 +30,7 @@ GAINS: dict[str, dict[str, avoidance.AvoidanceGains]] = {
     },
 }
 """Tuned on other seeds than those of evaluations."""
+BASELINES: tuple[Choice, ...] = ("barrier", "potential")
 
 
 class SwarmBaseline:
