@@ -42,7 +42,8 @@ class Args:
     transport: Literal["auto", "ros2", "direct"] = "auto"
     """auto takes ROS 2 where it is installed and the mode allows it."""
     goal: tuple[str, ...] = ()
-    """Where to go, as x,y,z in metres; several are flown one after the other. A leading minus needs --goal=-1,0,1."""
+    """Where to go, as x,y,z in metres; several are flown one after the other, or are those of several robots. Behind a
+    leading minus, quoted: --goal='-1,0,1 1,0,1'."""
     duration: float | None = None
     """Seconds for which the policy acts; 0: until Ctrl-C. By default 10 s, or what the robot's spec says."""
     takeoff_height: float = 0.5
@@ -98,6 +99,7 @@ def _order(args: Args) -> Any:
     """Everything that can be checked before anything starts."""
     from controllers.artifact import PolicyArtifact
     from controllers.flight import FlightPlan
+    from hardware.robots.crazyflie.obstacles import read_obstacles
     from hardware.spec import load_spec
     from robo_rl.deployment.order import DURATION_S, Order, check_link, goals_of, swarm_order
     from robo_rl.zoo import resolve
@@ -109,6 +111,8 @@ def _order(args: Args) -> Any:
         raise BadInput(f"--mode real needs --uri: the address of the {spec.name}, such as {spec.address}")
     swarm = swarm_order(args.swarm, args.mode, args.goal, artifact)
     check_link(args.uri, artifact, onboard=args.swarm.onboard)
+    if args.obstacles is not None:
+        read_obstacles(args.obstacles)
     duration_s = args.duration
     if duration_s is None:
         duration_s = float(spec.parameters.get("duration_s", DURATION_S))

@@ -89,8 +89,11 @@ def swarm_order(
         raise BadInput("--mode replay is for one robot: each one's recording is replayed by itself")
     if goals and flags.formation is not None:
         raise BadInput("--goal and --formation were both given; expected one of them")
-    if goals and len(goals) != flags.num:
-        raise BadInput(f"{len(goals)} goals for {flags.num} robots; give one --goal each, or --formation")
+    count = len(single_goals(goals))
+    if goals and count != flags.num:
+        raise BadInput(
+            f"{count} goals for {flags.num} robots; give one each as in --goal='0,0,1 -1,0,1', or --formation"
+        )
     if not 0.0 <= flags.share_dropout < 1.0:
         raise BadInput(f"--share-dropout {flags.share_dropout:g}: expected a share from 0 to less than 1")
     if not 0.3 <= flags.spacing <= 5.0:
@@ -113,12 +116,18 @@ def check_link(uri: str | None, artifact: PolicyArtifact, *, onboard: bool) -> N
         )
 
 
+def single_goals(texts: Sequence[str]) -> list[str]:
+    """One text per goal: a flag's value may hold several, separated by blanks."""
+    return [part for text in texts for part in text.split() or [text]]
+
+
 def goals_of(texts: Sequence[str], artifact: PolicyArtifact) -> tuple[Goal, ...]:
     """Goals from flags; raises BadInput for a policy that takes none, and for goals that are refused."""
     signals = goal_signals(artifact.interface)
     if texts and not signals:
         raise BadInput(f"{artifact.path}: this policy takes no goal")
     robot = artifact.interface.robot
+    texts = single_goals(texts)
     return tuple(parse_goal(text, signals[0], robot, fence_of(robot)) for text in texts)
 
 
