@@ -13,7 +13,7 @@ from controllers.artifact import Card
 from controllers.channels import CARD, GOAL, goal_values
 from controllers.goals import Goal
 from controllers.interface import Interface
-from controllers.policy import NOTHING, Signals, goal_signals, signals_needed, signals_perceived
+from controllers.policy import Signals, goal_signals, signals_needed, signals_perceived
 from hardware.errors import BadInput
 from hardware.log.reader import Log
 from hardware.messages import TICK_TOPIC, absolute
@@ -39,7 +39,7 @@ class LogStep:
     """(J,) what left the guard, in the mode's units."""
     sequence: int | None
     """Number of the policy's tick; None where no policy decided."""
-    perceived: Signals = NOTHING
+    perceived: Signals = field(default_factory=dict)
     """What was perceived of the surroundings."""
 
 
