@@ -20,6 +20,13 @@ class Args:
     """Run directories to compare; none lists all below --root."""
     root: Path = Path("runs")
     """Folder to search."""
+    plot: Path | None = None
+    """Draw the learning curves of the named runs, .png. Runs whose folders differ only in time stamp and `-s<seed>` are
+    seeds of one setting: a mean and a band."""
+    metric: tuple[str, ...] = ("success",)
+    """Columns of metrics.csv to draw."""
+    smooth: float = 0.02
+    """Window over which the curves are averaged, as a share of the longest run."""
 
 
 def run(args: Args) -> Outcome:
@@ -30,6 +37,8 @@ def run(args: Args) -> Outcome:
         rows = [runs.summary(runs.open_run(p)) for p in args.compare]
     else:
         rows = list(_readable(runs.find(args.root)))
+    if args.plot and not args.compare:
+        raise BadInput("--plot needs the runs to draw: robo-rl runs RUN... --plot FILE.png")
     if not rows:
         print(f"no runs below {args.root}")
         return Outcome([])
@@ -37,6 +46,8 @@ def run(args: Args) -> Outcome:
     differences = settings_that_differ(rows) if args.compare else {}
     for name, values in differences.items():
         print(f"  {name}: {'  |  '.join(map(str, values))}")
+    if args.plot:
+        _plot(args, args.plot)
     keep = [{k: v for k, v in row.items() if k != "config"} for row in rows]
     if args.compare:
         for i, row in enumerate(keep):
@@ -53,6 +64,23 @@ def _readable(found: list[Any]) -> Iterator[dict[str, Any]]:
             yield summary(run_dir)
         except BadInput as e:
             print(f"robo-rl: runs: left out: {e}", file=sys.stderr)
+
+
+def _plot(args: Args, out: Path) -> None:
+    """Draws the named runs; says on stderr where one group is not the same setting throughout."""
+    from robo_rl import comparison, runs
+
+    if not args.metric:
+        raise BadInput("--metric needs at least one column of metrics.csv")
+    found = [runs.open_run(path) for path in args.compare]
+    for name, members in comparison.group_by_name(found).items():
+        differ = comparison.unlike(settings_that_differ([runs.summary(run) for run in members]))
+        if differ:
+            print(f"robo-rl: runs: '{name}' mixes settings: {', '.join(differ)}", file=sys.stderr)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scenes = sorted({runs.summary(run)["scene"] for run in found})
+    comparison.draw_comparison(out, found, args.metric, args.smooth, ", ".join(scenes))
+    print(f"picture: {out}")
 
 
 def settings_that_differ(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
