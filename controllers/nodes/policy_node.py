@@ -32,7 +32,7 @@ from controllers.nodes import qos
 from controllers.nodes.managed import HEARTBEAT_PERIOD_S, ManagedNode, Stop, run_node
 from controllers.nodes.record_node import NODE_NAME as RECORDER
 from controllers.nodes.topic_robot import TopicRobot
-from controllers.policy import Policy, goal_signals
+from controllers.policy import Policy, goal_signals, signals_perceived
 from controllers.results import outcome
 from controllers.sinks import Level
 from controllers.supervisor import LARGEST_BOUND, Bounds, Supervisor
@@ -104,6 +104,10 @@ class PolicyNode(ManagedNode):
         if not folder.is_dir():
             raise BadInput(f"parameter result: folder {folder} not found")
         artifact = PolicyArtifact.load(Path(policy), load_spec(robot) if robot else None, rate_hz or None)
+        if signals_perceived(artifact.interface):
+            raise BadInput(
+                f"{policy}: this policy perceives its surroundings, which no topic tells; use robo-rl deploy"
+            )
         self._policy = Policy(artifact)
         goal = list(self.get_parameter("goal").value)
         self._goals = [] if _unset(goal) else self._checked(goal)

@@ -40,7 +40,7 @@ class Args:
     uri: str | None = None
     """Address of the robot, or the recording for --mode replay."""
     transport: Literal["auto", "ros2", "direct"] = "auto"
-    """auto takes ROS 2 where it is installed and the mode allows it."""
+    """auto takes ROS 2 where it is installed and the mode allows it; of a swarm, ros2 makes goals and poses topics."""
     goal: tuple[str, ...] = ()
     """Where to go, as x,y,z in metres; several are flown one after the other, or are those of several robots. Behind a
     leading minus, quoted: --goal='-1,0,1 1,0,1'."""
@@ -83,11 +83,15 @@ def run(args: Args) -> Outcome:
         slow = order.artifact.interface.robot.rate_hz <= ros.FASTEST_SCALED_HZ
         fits = args.mode != "replay" and (args.time_scale == 1.0 or slow)
         transport = "ros2" if fits and ros.available() else "direct"
-    way = direct if order.swarm is None else swarm
     if args.dry_run:
+        way = direct if order.swarm is None else swarm
         return Outcome(_shared(args, transport) | way.rehearse(order))
     print(f"transport {transport}; recording to {order.log}")
-    figures = _shared(args, transport) | (ros.fly(order) if transport == "ros2" else way.fly(order))
+    if order.swarm is not None:
+        flown = swarm.fly(order, topics=transport == "ros2")
+    else:
+        flown = ros.fly(order) if transport == "ros2" else direct.fly(order)
+    figures = _shared(args, transport) | flown
     if figures["interrupted"] and order.plan.duration_s > 0:
         figures["success"] = False
     figures = judged(order, figures)

@@ -19,6 +19,10 @@ from hardware.errors import BadInput, RoboError
 from robo_rl.deployment.order import Order
 from robo_rl.deployment.processes import Child, start_emulator
 
+MISSING = (
+    "ROS 2 is not available here: pip install 'robo_rl[ros2]' (Linux x86-64), source your ROS 2 set-up, "
+    "or use --transport direct"
+)
 RECORDER_READY_S = 60.0
 FASTEST_SCALED_HZ = 1.0
 """State streams up to this rate may run faster than real time over ROS 2."""
@@ -34,9 +38,11 @@ def available() -> bool:
 def fly(order: Order) -> dict[str, Any]:
     """Runs the order over ROS 2 to the end; returns its figures. Raises RoboError where it cannot begin."""
     if not available():
-        raise RoboError(
-            "ROS 2 is not available here: pip install 'robo_rl[ros2]' (Linux x86-64), source your ROS 2 set-up, "
-            "or use --transport direct"
+        raise RoboError(MISSING)
+    if order.perceives:
+        raise BadInput(
+            f"{order.artifact.path}: this policy perceives its surroundings, which no topic tells policy_node; "
+            "use --transport direct, or --num for several robots"
         )
     robot = order.artifact.interface.robot
     if order.time_scale != 1.0 and robot.rate_hz > FASTEST_SCALED_HZ:
@@ -46,7 +52,7 @@ def fly(order: Order) -> dict[str, Any]:
         )
     if order.kind == "replay":
         raise BadInput("--mode replay needs --transport direct; over ROS 2, robo-rl log play publishes a recording")
-    environment = _environment(order)
+    shared = environment(order)
     time_parameters = {"time_scale": order.time_scale, "time_origin_ns": time.time_ns()}
     with ExitStack() as stack:
         uri = order.uri
@@ -59,18 +65,16 @@ def fly(order: Order) -> dict[str, Any]:
             "recorder",
             ["robo_rl", "log", "record", str(order.log), "--regex", regex],
             quiet=True,
-            environment=environment,
+            environment=shared,
         )
         stack.enter_context(recorder)
         recorder.wait_for_line("recording to", RECORDER_READY_S)
         parameters = {"robot": robot.name, "uri": uri or "", "takeoff_height_m": order.plan.takeoff_height_m}
-        node = Child(
-            "robot_node", _node("robot_node", order.name, parameters | time_parameters), environment=environment
-        )
+        node = Child("robot_node", _node("robot_node", order.name, parameters | time_parameters), environment=shared)
         stack.callback(node.stop, 30.0)
         result = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "result.json"
         asked = _policy(order, result) | time_parameters
-        policy = Child("policy_node", _node("policy_node", order.name, asked), environment=environment)
+        policy = Child("policy_node", _node("policy_node", order.name, asked), environment=shared)
         stack.callback(policy.stop, 40.0)
         interrupted = _wait(policy, node, order)
         if not result.exists():
@@ -79,7 +83,7 @@ def fly(order: Order) -> dict[str, Any]:
     return figures | {"log": str(order.log), "interrupted": interrupted}
 
 
-def _environment(order: Order) -> dict[str, str]:
+def environment(order: Order) -> dict[str, str]:
     """An emulated robot is nobody's business outside this machine, unless the user has said otherwise."""
     if order.kind != "emulated" or "ROS_AUTOMATIC_DISCOVERY_RANGE" in os.environ:
         return {}

@@ -1,9 +1,11 @@
 """Several robots flown from this process over their own links: one policy, one clock, one recording for each robot."""
 
 import math
+import os
 import resource
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +26,10 @@ from controllers.sinks import Level
 from controllers.supervisor import Supervisor
 from controllers.swarm import Feed, Swarm
 from hardware.clock import MonotonicClock
-from hardware.errors import BadInput
+from hardware.errors import BadInput, RoboError, Unreachable
 from hardware.guard import GuardedRobot
 from hardware.robots import connect
+from robo_rl.deployment import ros
 from robo_rl.deployment.direct import SWITCH_S, handling_signals
 from robo_rl.deployment.flags import SwarmFlags
 from robo_rl.deployment.order import Order
@@ -36,6 +39,8 @@ TOLERANCE_M = 0.25
 """Distance to the goal that counts as success, from 5 s after the handover on: the swarm scene's strict metric."""
 PID = 1
 """`stabilizer.controller` of the Crazyflie's own controller."""
+WAIT_S = 30.0
+"""Patience with an emulator that was started at the same time."""
 BLIND_SPACING_M = 0.3
 """Goals of a policy that does not see other robots must be so far apart."""
 
@@ -68,8 +73,11 @@ class Telling(LogSink):
         self._chorus.say(self._said_by, level, text)
 
 
-def fly(order: Order) -> dict[str, Any]:
-    """Runs the order to the end; returns its figures. Raises RoboError where it cannot even begin."""
+def fly(order: Order, *, topics: bool = False) -> dict[str, Any]:
+    """Runs the order to the end, with `topics` for goals and poses over ROS 2; returns its figures.
+
+    Raises RoboError where it cannot even begin.
+    """
     wanted = _swarm_of(order)
     sys.setswitchinterval(SWITCH_S)
     clock = MonotonicClock(order.time_scale)
@@ -94,6 +102,8 @@ def fly(order: Order) -> dict[str, Any]:
             feed=None if mocap is None else _feed(mocap, clock, stack),
             dropouts=Dropouts(wanted.share_dropout, wanted.num) if wanted.share_dropout > 0.0 else None,
         )
+        if topics:
+            stack.enter_context(_topics(order, swarm, names, clock))
         interrupts: list[int] = []
         stack.enter_context(handling_signals(swarm, order, interrupts))
         stack.enter_context(real_time())
@@ -189,9 +199,16 @@ def _addresses(order: Order, wanted: SwarmFlags, stack: ExitStack) -> tuple[list
 
 def _open(order: Order, uris: list[str], clock: MonotonicClock, stack: ExitStack) -> list[GuardedRobot]:
     robots = []
+    until = time.monotonic() + (WAIT_S if order.kind == "emulated" else 0.0)
     for uri in uris:
         robot = connect(order.artifact.interface.robot.name, uri, clock=clock)
-        robot.open()
+        while True:
+            try:
+                robot.open()
+                break
+            except Unreachable:
+                if time.monotonic() >= until:
+                    raise
         stack.callback(robot.close)
         robots.append(robot)
     return robots
@@ -214,6 +231,15 @@ def _loop(
     if goal is not None:
         loop.goal(goal)
     return loop
+
+
+def _topics(order: Order, swarm: Swarm, names: list[str], clock: MonotonicClock) -> AbstractContextManager[None]:
+    if not ros.available():
+        raise RoboError(ros.MISSING)
+    os.environ.update(ros.environment(order))
+    from controllers.nodes.swarm_topics import swarm_topics
+
+    return swarm_topics(swarm, names, clock)
 
 
 def _pilot(robot: GuardedRobot) -> Law:

@@ -21,7 +21,7 @@ from robo_rl.launch_engine.resolve import Process
 from robo_rl.launch_engine.substitutions import Context
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["annotate", "demo", "deploy", "emulate", "greenhouse", "identify", "record", "replay", "train"]
+NAMES = ["annotate", "demo", "deploy", "emulate", "greenhouse", "identify", "record", "replay", "swarm", "train"]
 LOG = "runs/deploy/flight_0"
 
 
@@ -53,6 +53,8 @@ POLICY = (
 )
 RECORD = "python3 -m robo_rl log record {} --linger 60 --regex /{}/.*|/diagnostics"
 DIRECT = "python3 -m robo_rl deploy zoo:quadrotor-hover --robot crazyflie --mode {} --transport direct --uri {}"
+
+SWARM = "python3 -m robo_rl deploy {} --robot crazyflie --num {} --uri udp://127.0.0.1:{} --transport direct"
 
 GREENHOUSE = (
     "python3 -m robo_rl deploy zoo:greenhouse-lettuce --robot greenhouse_plc --mode emulated --transport direct "
@@ -166,6 +168,40 @@ EXPECTED: list[tuple[str, dict[str, str], list[tuple[float, str, str]]]] = [
                 DIRECT.format("real", "radio://0/80")
                 + f" --name crazyflie --goal=0.0,0.0,1.0 --duration 20.0 --log {LOG}",
             )
+        ],
+    ),
+    (
+        "swarm",
+        {"num": "3", "dropout": "0.1", "log": "x"},
+        [
+            (
+                0.0,
+                "emulator",
+                "python3 -m robo_rl emulate crazyflie --num 3 --port 19850 --linger 60 --obstacles None",
+            ),
+            (
+                0.0,
+                "deploy",
+                SWARM.format("zoo:quadrotor-hover", 3, 19850)
+                + " --formation circle --share-dropout 0.1 --obstacles None --on-fault one --duration 20.0 --log x",
+            ),
+        ],
+    ),
+    (
+        "swarm",
+        {"policy": "p.onnx", "onboard": "true", "port": "5", "formation": "swap", "obstacles": "o.toml", "log": "x"},
+        [
+            (
+                0.0,
+                "emulator",
+                "python3 -m robo_rl emulate crazyflie --num 8 --port 5 --linger 60 --obstacles o.toml --onboard p.onnx "
+                "--mocap --mocap-port 19840 --mocap-dropout 0.0",
+            ),
+            (
+                0.0,
+                "deploy",
+                SWARM.format("p.onnx", 8, 5) + " --formation swap --onboard --on-fault one --duration 20.0 --log x",
+            ),
         ],
     ),
     (
