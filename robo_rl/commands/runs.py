@@ -23,7 +23,7 @@ class Args:
     plot: Path | None = None
     """Draw the learning curves of the named runs, .png. Runs whose folders differ only in time stamp and `-s<seed>` are
     seeds of one setting: a mean and a band."""
-    metric: tuple[str, ...] = ("success",)
+    metric: tuple[str, ...] = ("return_mean",)
     """Columns of metrics.csv to draw."""
     smooth: float = 0.02
     """Window over which the curves are averaged, as a share of the longest run."""

@@ -46,7 +46,7 @@ def test_curves_of_seeds_and_settings_are_drawn(tmp_path: Path, capsys: pytest.C
     assert f"picture: {out}" in told.out
     assert not told.err
     mixed = run_at(tmp_path, "short-s1", setting=2)
-    command.run(command.Args(compare=(made[2].path, mixed.path), plot=out))
+    command.run(command.Args(compare=(made[2].path, mixed.path), plot=out, metric=("success",)))
     assert "'short' mixes settings: algo.epochs" in capsys.readouterr().err
 
 
@@ -61,6 +61,6 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
         ({"smooth": 0.0}, "--smooth 0.0: expected above 0 and at most 1"),
         ({"compare": (bare.path,)}, "metrics.csv holds no update yet"),
     ):
-        arguments = {"compare": (run.path,), "plot": tmp_path / "x.png"} | changes
+        arguments = {"compare": (run.path,), "plot": tmp_path / "x.png", "metric": ("success",)} | changes
         with pytest.raises(BadInput, match=message):
             command.run(command.Args(**arguments))
