@@ -40,7 +40,7 @@ class SwarmTopics(Node):
 
     def __init__(self, swarm: Swarm, names: Sequence[str], clock: Clock, context: rclpy.Context) -> None:
         super().__init__("swarm", context=context)
-        self._swarm, self._clock, self._count = swarm, clock, 0
+        self._swarm, self._time, self._count = swarm, clock, 0
         self._poses = self.create_publisher(PoseArray, "/poses", qos.STATE_OUT)
         self._pose = [self.create_publisher(PoseStamped, f"/{name}/pose", qos.STATE_OUT) for name in names]
         for name, loop in zip(names, swarm.loops, strict=True):
@@ -65,7 +65,7 @@ class SwarmTopics(Node):
     def _on_timer(self) -> None:
         message = PoseArray()
         message.header.frame_id = FRAME
-        set_stamp_ns(message, self._clock.now_ns())
+        set_stamp_ns(message, self._time.now_ns())
         states = [loop.state for loop in self._swarm.loops]
         message.poses = [_pose(state) for state in states]
         self._poses.publish(message)
