@@ -148,8 +148,11 @@ def _plant(args: Args) -> Any:
     """The scene's simulator as the robots' world, or None for the built-in one."""
     if args.scene is None:
         return None
+    import torch
+
     from sim.registry import scene_entry, summaries
 
+    torch.set_num_threads(1)  # a handful of robots: threads would only wait for one another
     entry = scene_entry(args.scene)
     robot = summaries()[args.scene].get("robot")
     if robot != args.robot:

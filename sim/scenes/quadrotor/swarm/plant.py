@@ -1,13 +1,15 @@
 """The swarm's room as the world behind emulated drones: obstacles, walls, contacts and downwash."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sim.dynamics import quadrotor as body
+from sim.engine import Engine, TensorFunction, prepared
 from sim.scenes.quadrotor.swarm import contacts
-from sim.scenes.quadrotor.swarm.arena import nearby, nearest
+from sim.scenes.quadrotor.swarm.arena import Nearest, nearby, nearest
 from sim.scenes.quadrotor.swarm.task import SwarmTask
 
 
@@ -18,8 +20,10 @@ class SwarmRoom:
     stand; what they hit in the air bounces as the task's settings say.
     """
 
-    def __init__(self, task: SwarmTask, seed: int) -> None:
-        self.task, self.num_envs = task, task.num_envs
+    def __init__(self, task: SwarmTask, seed: int, engine: Engine = "traced") -> None:
+        self.task, self.num_envs, self._room = task, task.num_envs, task.config.room_m
+        self._engine: Engine = engine
+        self._moves: dict[float, TensorFunction] = {}
         self._random = torch.Generator().manual_seed(seed)
         task.restart(None, self._random)
         self._starts = task.state["body"][:2].clone()
@@ -39,38 +43,55 @@ class SwarmRoom:
 
     def drive(self, actuators: Tensor, dt_s: float) -> None:
         """Advances all drones by `dt_s` under rotor commands (4, N)."""
-        task, c, state = self.task, self.task.config, self.task.state
-        task.worlds.drive(actuators, dt_s)
-        position = state["body"][:3]
-        pairs = contacts.pairs_of(position, task.agents)
-        radius = task.bank.radius[state["map"]]
-        closest = nearest(position[:2], nearby(position[:2], state["map"], task.bank.candidates, c.room_m), radius, 1)
-        touch = contacts.touching(position, pairs, closest.clearance[0], c.room_m)
-        touch[3] = False  # standing is the worlds' own affair
         random = torch.rand((contacts.RANDOM_ROWS + 4, self.num_envs), generator=self._random)
-        if touch.any():
-            mass, inertia = task.bodies()
-            on_floor = position[2] < contacts.ARM_M
-            bounced = contacts.respond(
-                state["body"],
-                touch,
-                pairs,
-                closest.direction[0],
-                mass,
-                random[: contacts.RANDOM_ROWS],
-                inertia,
-                agents=task.agents,
-                room=c.room_m,
-                physical=c.contacts == "physical",
-            )
-            bounced[2] = torch.where(on_floor, position[2], bounced[2])
-            state["body"] = torch.where(touch.any(0), bounced, state["body"])
-        if c.downwash and task.agents > 1:
-            forms = body.rotation_forms(state["body"][body.QUAT])
-            push, turn = contacts.downwash(state["body"][:3], forms, pairs, random[contacts.RANDOM_ROWS :], task.agents)
-            lifted = (position[2] > 0.0).float() * dt_s
-            state["body"][5] += push * lifted
-            state["body"][body.RATE] += turn * lifted
+        move = self._moves.setdefault(dt_s, prepared(partial(self._move, dt_s=dt_s), self._engine))
+        state = self.task.state
+        flown, touch, washed = move(state["body"], actuators, random)
+        state["body"] = self._washed(self._bounced(flown, touch, random), random, dt_s) if touch.any() else washed
+
+    def _move(self, state: Tensor, actuators: Tensor, random: Tensor, *, dt_s: float) -> tuple[Tensor, Tensor, Tensor]:
+        """State (17, N) after a step, what touches (4, N), and the state after downwash where nothing does."""
+        self.task.state["body"] = state
+        self.task.worlds.drive(actuators, dt_s)
+        flown = self.task.state["body"]
+        touch = contacts.touching(flown[:3], self._pairs(flown), self._closest(flown).clearance[0], self._room)
+        standing = torch.zeros_like(touch[:1])  # that is the worlds' own affair
+        return flown, torch.cat([touch[:3], standing]), self._washed(flown, random, dt_s)
+
+    def _bounced(self, state: Tensor, touch: Tensor, random: Tensor) -> Tensor:
+        mass, inertia = self.task.bodies()
+        bounced = contacts.respond(
+            state,
+            touch,
+            self._pairs(state),
+            self._closest(state).direction[0],
+            mass,
+            random[: contacts.RANDOM_ROWS],
+            inertia,
+            agents=self.task.agents,
+            room=self._room,
+            physical=self.task.config.contacts == "physical",
+        )
+        bounced[2] = torch.where(state[2] < contacts.ARM_M, state[2], bounced[2])
+        return torch.where(touch.any(0), bounced, state)
+
+    def _washed(self, state: Tensor, random: Tensor, dt_s: float) -> Tensor:
+        if not self.task.config.downwash or self.task.agents == 1:
+            return state
+        forms = body.rotation_forms(state[body.QUAT])
+        random = random[contacts.RANDOM_ROWS :]
+        push, turn = contacts.downwash(state[:3], forms, self._pairs(state), random, self.task.agents)
+        lifted = (state[2] > 0.0).float() * dt_s
+        sinking = (state[5] + push * lifted)[None]
+        return torch.cat([state[:5], sinking, state[6:10], state[body.RATE] + turn * lifted, state[body.ROTOR]])
+
+    def _pairs(self, state: Tensor) -> contacts.Pairs:
+        return contacts.pairs_of(state[:3], self.task.agents)
+
+    def _closest(self, state: Tensor) -> Nearest:
+        rooms, bank = self.task.state["map"], self.task.bank
+        near = nearby(state[:2], rooms, bank.candidates, self._room)
+        return nearest(state[:2], near, bank.radius[rooms], 1)
 
     def truth(self) -> Mapping[str, Tensor]:
         """True signals, name -> (N, *shape)."""
