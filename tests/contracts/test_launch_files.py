@@ -180,7 +180,7 @@ EXPECTED: list[tuple[str, dict[str, str], list[tuple[float, str, str]]]] = [
                 "python3 -m robo_rl emulate crazyflie --num 3 --port 19850 --linger 60 --obstacles None",
             ),
             (
-                0.0,
+                1.0,
                 "deploy",
                 SWARM.format("zoo:quadrotor-hover", 3, 19850)
                 + " --formation circle --share-dropout 0.1 --obstacles None --on-fault one --duration 20.0 --log x",
@@ -198,7 +198,7 @@ EXPECTED: list[tuple[str, dict[str, str], list[tuple[float, str, str]]]] = [
                 "--mocap --mocap-port 19840 --mocap-dropout 0.0",
             ),
             (
-                0.0,
+                1.0,
                 "deploy",
                 SWARM.format("p.onnx", 8, 5) + " --formation swap --onboard --on-fault one --duration 20.0 --log x",
             ),

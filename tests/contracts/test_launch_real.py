@@ -87,6 +87,19 @@ def test_fly_directly_then_replay(tmp_path: Path, policy: Path) -> None:
     assert (tmp_path / "again" / "metadata.yaml").exists(), text
 
 
+def test_fly_a_swarm_then_replay_one_of_it(tmp_path: Path, policy: Path) -> None:
+    status, text = run(
+        tmp_path, "swarm", num=3, policy=policy, duration=1.5, formation="line", port=free_port(), log="flight"
+    )
+    assert "phase takeoff" in text, text
+    went_well = "phase done" in text and "error: " not in text
+    assert status == (0 if went_well else 1), text
+    assert_gone(text, "emulator", "deploy")
+    assert sorted(f.name for f in (tmp_path / "flight").iterdir()) == ["cf1", "cf2", "cf3"]
+    status, text = run(tmp_path, "replay", log="flight/cf2", policy=policy)
+    assert status == 0, text
+
+
 @pytest.mark.ros
 @ros
 def test_fly_over_ros_2(tmp_path: Path, policy: Path) -> None:
