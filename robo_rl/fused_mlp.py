@@ -5,6 +5,7 @@ pass keeps each layer's result, and the backward pass walks back through them; t
 and the activation, and so are the kernels.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,15 +27,9 @@ class _FusedMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: str, onednn: bool, *parameters: Tensor) -> Tensor:
         layers = len(parameters) // 2
-        weights, biases = parameters[:layers], parameters[layers:]
-        inputs = [x]
-        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            fast = onednn and min(weight.shape) >= SMALL
-            x = onednn_product(inputs[-1], weight, bias) if fast else F.linear(inputs[-1], weight, bias)
-            if i < layers - 1:
-                inputs.append(_activate(x, activation))
+        x, inputs = layers_forward(x, activation, onednn, parameters[:layers], parameters[layers:])
         ctx.activation, ctx.onednn = activation, onednn
-        ctx.save_for_backward(*inputs, *weights)
+        ctx.save_for_backward(*inputs, *parameters[:layers])
         return x
 
     @staticmethod
@@ -42,17 +37,37 @@ class _FusedMLP(torch.autograd.Function):
         saved = ctx.saved_tensors
         layers = len(saved) // 2
         inputs, weights = saved[:layers], saved[layers:]
-        weight_grads: list[Tensor] = []
-        bias_grads: list[Tensor] = []
-        for i in range(layers - 1, -1, -1):
-            x, weight = inputs[i], weights[i]
-            fast = ctx.onednn and min(weight.shape) >= SMALL
-            weight_grads.append(weight_gradient(x, grad) if fast else grad.t() @ x)
-            bias_grads.append(grad.sum(0))
-            if i > 0:
-                before = onednn_product(grad, weight.t(), None) if fast else grad @ weight
-                grad = _activation_gradient(before, x, ctx.activation)
-        return None, None, None, *weight_grads[::-1], *bias_grads[::-1]
+        return None, None, None, *layers_backward(grad, ctx.activation, ctx.onednn, inputs, weights)
+
+
+def layers_forward(
+    x: Tensor, activation: str, onednn: bool, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """(B, I) -> the result (B, O) and each layer's input."""
+    inputs = [x]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        fast = onednn and min(weight.shape) >= SMALL
+        x = onednn_product(inputs[-1], weight, bias) if fast else F.linear(inputs[-1], weight, bias)
+        if i < len(weights) - 1:
+            inputs.append(_activate(x, activation))
+    return x, inputs
+
+
+def layers_backward(
+    grad: Tensor, activation: str, onednn: bool, inputs: Sequence[Tensor], weights: Sequence[Tensor]
+) -> list[Tensor]:
+    """The gradient of the result (B, O) -> those of all weights, then of all biases."""
+    weight_grads: list[Tensor] = []
+    bias_grads: list[Tensor] = []
+    for i in range(len(weights) - 1, -1, -1):
+        x, weight = inputs[i], weights[i]
+        fast = onednn and min(weight.shape) >= SMALL
+        weight_grads.append(weight_gradient(x, grad) if fast else grad.t() @ x)
+        bias_grads.append(grad.sum(0))
+        if i > 0:
+            before = onednn_product(grad, weight.t(), None) if fast else grad @ weight
+            grad = _activation_gradient_(before, x, activation)
+    return [*weight_grads[::-1], *bias_grads[::-1]]
 
 
 def _activate(x: Tensor, activation: str) -> Tensor:
@@ -62,10 +77,10 @@ def _activate(x: Tensor, activation: str) -> Tensor:
     return torch.relu_(x) if activation == "relu" else torch.tanh_(x)
 
 
-def _activation_gradient(grad: Tensor, result: Tensor, activation: str) -> Tensor:
-    """Gradient before the nonlinearity from the one behind it and its result."""
+def _activation_gradient_(grad: Tensor, result: Tensor, activation: str) -> Tensor:
+    """Gradient before the nonlinearity from the one behind it and its result; overwrites it."""
     if activation == "elu":
-        return torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, True, result)
+        return torch.ops.aten.elu_backward.grad_input(grad, 1.0, 1.0, 1.0, True, result, grad_input=grad)
     if activation == "relu":
-        return torch.ops.aten.threshold_backward(grad, result, 0.0)
-    return torch.ops.aten.tanh_backward(grad, result)
+        return torch.ops.aten.threshold_backward.grad_input(grad, result, 0.0, grad_input=grad)
+    return torch.ops.aten.tanh_backward.grad_input(grad, result, grad_input=grad)

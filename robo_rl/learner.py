@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robo_rl.algorithms.ppo import Losses, adapt_learning_rate_, annealed, ppo_losses
+from robo_rl.algorithms.ppo import Losses, adapt_learning_rate_, annealed, ppo_gradients, ppo_losses
 from robo_rl.config import PPOConfig
 from robo_rl.distributed import Group
 from robo_rl.fast_linear import LinearFn
 from robo_rl.layout import Layout
-from robo_rl.nets import MLP, Actor, FlatParameters
+from robo_rl.nets import MLP, Actor, FlatParameters, pulled
 from robo_rl.norm import RunningNorm
 from robo_rl.policy_nets import build, shape_of
 from robo_rl.rollout import Rollout
@@ -60,6 +60,7 @@ class Learner:
         self.average = self.flat.value.detach().clone()
         self.updates = 0
         self.shuffle = torch.Generator(device=device).manual_seed(child_seed(seed, "shuffle", group.rank))
+        self._by_hand = not compiled and not config.clip_value
         self.losses: Callable[..., Losses] = torch.compile(self._losses, dynamic=False) if compiled else self._losses
         self.act: Callable[[Tensor], Tensor] = torch.compile(self.actor, dynamic=False) if compiled else self.actor
         self._shuffled: dict[str, Tensor] = {}
@@ -182,14 +183,44 @@ class Learner:
             weight=batch.get("weight"),
         )
 
+    @torch.no_grad()
+    def _gradients_by_hand(self, batch: dict[str, Tensor], old_log_std: Tensor) -> Losses:
+        """As `_losses` and its backward pass, without an automatic graph around the networks."""
+        c = self.config
+        mean, pull_actor = pulled(self.actor.net, batch["obs_policy"])
+        value, pull_critic = pulled(self.critic, batch[f"obs_{self.critic_group}"])
+        losses, by = ppo_gradients(
+            mean,
+            self.actor.log_std.detach(),
+            value.squeeze(-1),
+            action=batch["action"],
+            old_mean=batch["old_mean"],
+            old_log_std=old_log_std,
+            old_log_prob=batch["old_log_prob"],
+            advantage=batch["advantage"],
+            returns=batch["returns"],
+            clip=c.clip,
+            value_coef=c.value_coef,
+            entropy_coef=c.entropy_coef,
+            weight=batch.get("weight"),
+        )
+        pull_critic(by.value.unsqueeze(-1))
+        pull_actor(by.mean)
+        if self.actor.log_std.grad is not None:
+            self.actor.log_std.grad.copy_(by.log_std)
+        return losses
+
     def _minibatch(
         self, batch: dict[str, Tensor], old_log_std: Tensor, ceiling: float
     ) -> tuple[Losses, Tensor, Tensor]:
         """One gradient step; the divergence travels between processes in the gradient's last element."""
         flat, config = self.flat, self.config
         flat.grad_and_extra.zero_()
-        losses = self.losses(batch, old_log_std)
-        losses.total.backward()
+        if self._by_hand:
+            losses = self._gradients_by_hand(batch, old_log_std)
+        else:
+            losses = self.losses(batch, old_log_std)
+            losses.total.backward()
         flat.extra[0] = losses.kl
         self.group.mean_(flat.grad_and_extra)
         norms = [flat.clip_grad_(part, config.max_grad_norm) for part in range(2)]

@@ -1,7 +1,7 @@
 """Networks of the policy and the value, and one flat vector that holds all their parameters."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hardware.errors import NotFoundError
 from robo_rl.config import ACTIVATIONS
 from robo_rl.fast_linear import LinearFn, fast_linear
-from robo_rl.fused_mlp import fused_mlp
+from robo_rl.fused_mlp import fused_mlp, layers_backward, layers_forward
 
 ALIGNMENT = 16
 """Parameters start at multiples of this many floats (64 bytes), which vector instructions like."""
@@ -58,6 +58,23 @@ class MLP(nn.Module):
                 x = self._activate(F.layer_norm(x, x.shape[-1:]) if self.layer_norm else x)
         return x
 
+    def pull(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """(B, sizes[0]) -> the result, and what writes the parameters' gradients, given that of the result (B, O).
+
+        As `forward` and `backward`, without a graph in between. The function overwrites gradients that exist.
+        """
+        fast = self.linear is fast_linear
+        weights = [w.detach() for w in self.weights]
+        result, inputs = layers_forward(x, self.activation, fast, weights, [b.detach() for b in self.biases])
+
+        def back(grad: Tensor) -> None:
+            grads = layers_backward(grad, self.activation, fast, inputs, weights)
+            for p, g in zip((*self.weights, *self.biases), grads, strict=True):
+                if p.grad is not None:
+                    p.grad.copy_(g)
+
+        return result, back
+
     def _activate(self, x: Tensor) -> Tensor:
         if self.activation == "elu":
             return F.elu(x, inplace=True)  # its gradient needs only the result
@@ -87,6 +104,15 @@ class Actor(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """Mean action (B, A)."""
         return self.net(obs)
+
+
+def pulled(net: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
+    """`net(x)` without a graph, and what adds the gradients to the parameters' own, which are zero; an MLP by hand."""
+    if isinstance(net, MLP) and not net.layer_norm:
+        return net.pull(x)
+    with torch.enable_grad():
+        result = net(x)
+    return result.detach(), result.backward
 
 
 class FlatParameters:

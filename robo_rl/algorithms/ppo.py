@@ -93,6 +93,57 @@ def ppo_losses(
     return Losses(total, surrogate.detach(), critic.detach(), kl, clipped)
 
 
+class Gradients(NamedTuple):
+    """Of the total loss, with respect to what the networks gave."""
+
+    mean: Tensor
+    log_std: Tensor
+    value: Tensor
+
+
+def ppo_gradients(
+    mean: Tensor,
+    log_std: Tensor,
+    value: Tensor,
+    *,
+    action: Tensor,
+    old_mean: Tensor,
+    old_log_std: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    returns: Tensor,
+    clip: float,
+    value_coef: float,
+    entropy_coef: float,
+    weight: Tensor | None = None,
+) -> tuple[Losses, Gradients]:
+    """`ppo_losses` with an unclipped value, and its derivatives in closed form: a third of automatic differentiation.
+
+    With z = (action - mean) / std, the ratio's derivative is ratio z / std by the mean and ratio (z^2 - 1) by the
+    logarithm of the deviation; it counts where the surrogate's first product is the smaller one or both are equal.
+    """
+    inverse = torch.exp(-log_std)
+    z = (action - mean).mul_(inverse)
+    square = z * z
+    ratio = torch.exp_(square.sum(-1).mul_(-0.5).sub_(log_std.sum()).sub_(old_log_prob))
+    gain = ratio * advantage
+    held = ratio.clamp(1.0 - clip, 1.0 + clip).mul_(advantage)
+    error = value - returns
+    share = 1.0 / len(value) if weight is None else weight / weight.sum().clamp(min=1.0)
+    by_log_prob = torch.where(gain <= held, gain, torch.zeros_like(gain)).mul_(-share)
+    by_log_std = by_log_prob @ square.sub_(1.0) - entropy_coef
+    by_mean = z.mul_(inverse).mul_(by_log_prob[:, None])
+    surrogate = -weighted_mean(torch.minimum(gain, held), weight)
+    critic = weighted_mean(error * error, weight)
+    total = surrogate + value_coef * critic
+    if entropy_coef:
+        total = total - entropy_coef * gaussian_entropy(log_std)
+    kl = weighted_mean(gaussian_kl(old_mean, old_log_std, mean, log_std), weight)
+    clipped = weighted_mean((ratio.sub_(1.0).abs_() > clip).to(ratio.dtype), weight)
+    by_value = error.mul_(2.0 * value_coef * share)
+    return Losses(total, surrogate, critic, kl, clipped), Gradients(by_mean, by_log_std, by_value)
+
+
 def adapt_learning_rate_(rate: Tensor, kl: Tensor, *, target: float, low: float, high: float) -> None:
     """Divides the learning rate by 1.5 where the policy moved more than twice the target, multiplies it where less than
     half, and keeps it within its bounds; in place and without asking the device for a number."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from hardware.errors import NotFoundError
 from robo_rl import fast_linear
-from robo_rl.nets import MLP, FlatParameters
+from robo_rl.nets import MLP, FlatParameters, pulled
 
 ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 LINEARS = [nn.functional.linear] + ([fast_linear.fast_linear] if fast_linear.available() else [])
@@ -36,6 +36,23 @@ def test_values_and_gradients_equal_those_of_torchs_modules(activation: str, lin
         assert isinstance(layer, nn.Linear)
         torch.testing.assert_close(ours.weights[i].grad, layer.weight.grad, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(ours.biases[i].grad, layer.bias.grad, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("linear", LINEARS)
+def test_gradients_by_hand_are_those_of_the_graph(activation: str, linear: fast_linear.LinearFn) -> None:
+    net = MLP((19, 32, 24, 3), activation, linear=linear, generator=torch.Generator().manual_seed(0))
+    flat = FlatParameters([net])
+    x, pull = torch.randn(300, 19), torch.randn(300, 3)
+    out = net(x)
+    out.backward(pull)
+    expected = flat.grad.clone()
+    flat.grad.zero_()
+    result, back = pulled(net, x)
+    back(pull)
+    assert torch.equal(result, out)
+    assert not result.requires_grad
+    assert torch.equal(flat.grad, expected)
 
 
 def test_gradient_reaches_the_input_where_it_is_wanted() -> None:

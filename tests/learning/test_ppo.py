@@ -12,6 +12,7 @@ from robo_rl.algorithms.ppo import (
     gaussian_entropy,
     gaussian_kl,
     gaussian_log_prob,
+    ppo_gradients,
     ppo_losses,
     surrogate_loss,
     value_loss,
@@ -68,6 +69,30 @@ def test_gradient_points_towards_good_actions_and_stops_at_the_clip() -> None:
     assert mean.grad[1, 0].item() == 0.0
     assert losses.clipped.item() == 0.5
     assert losses.kl.item() == 0.0
+
+
+@pytest.mark.parametrize("entropy_coef", [0.0, 0.01])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_derivatives_in_closed_form_are_those_of_autograd(entropy_coef: float, weighted: bool) -> None:
+    noise = torch.Generator().manual_seed(7)
+    draw = lambda *shape: torch.randn(*shape, generator=noise, dtype=torch.float64)  # noqa: E731
+    mean, value, log_std = draw(200, 3), draw(200), draw(3) * 0.2
+    leaves = [x.requires_grad_() for x in (mean, log_std, value)]
+    rows = {"old_mean": mean.detach() + 0.2 * draw(200, 3), "returns": draw(200), "advantage": draw(200)}
+    rows["action"] = rows["old_mean"] + draw(200, 3)
+    old_log_std = torch.zeros(3, dtype=torch.float64)
+    rows["old_log_prob"] = gaussian_log_prob(rows["action"], rows["old_mean"], old_log_std)
+    weight = (draw(200) > 0.0).double() if weighted else None
+    common = {"clip": 0.2, "value_coef": 0.7, "entropy_coef": entropy_coef, "old_log_std": old_log_std}
+    theirs = ppo_losses(*leaves, **rows, **common, weight=weight, old_value=draw(200), clip_value=False)
+    theirs.total.backward()
+    with torch.no_grad():
+        losses, gradients = ppo_gradients(*leaves, **rows, **common, weight=weight)
+    assert 0.2 < losses.clipped < 0.8
+    for a, b in zip(losses, theirs, strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-12)
+    for x, g in zip(leaves, gradients, strict=True):
+        torch.testing.assert_close(g, x.grad, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
