@@ -1,16 +1,19 @@
 """Pictures of a swarm's flight: where things are seen, gaps worked out by hand, and files that are what they say."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hardware.errors import BadInput
+from sim.registry import make_env, scene_entry
 from sim.scenes.quadrotor.swarm import picture
 from sim.scenes.quadrotor.swarm.contacts import ARM_M
-from sim.scenes.quadrotor.swarm.flight import Flight, gaps, outcome
+from sim.scenes.quadrotor.swarm.flight import Flight, gaps, outcome, record
 from sim.scenes.quadrotor.swarm.stage import ALARM, Stage, View, overhead, palette_of_the_stage, perspective
 
 ROOM = np.array([10.0, 10.0, 10.0])
@@ -72,6 +75,26 @@ def test_gaps_and_outcome_by_hand() -> None:
     assert found["drone and obstacle"].min() == pytest.approx(1.5 - 0.3 - ARM_M, abs=1e-6)
     assert outcome(flight) == "0 of 3 there in the last second, 1 contact"
     assert "two drones" not in gaps(a_flight(drones=1))
+
+
+def test_a_recorded_flight_is_the_environments_own() -> None:
+    """Drones without thrust fall to the floor: g t^2 / 2 from their height, a little later since rotors run down."""
+    config = dataclasses.replace(
+        scene_entry("quadrotor/swarm").config, drones=3, episode_s=2.0, engine="eager", airframe="quad_swarm"
+    )
+    env = make_env("quadrotor/swarm", 2 * 3, family="nominal", seed=0, config=config)
+    flight = record(env, lambda env: lambda obs: torch.full((6, 4), -1.0))
+    assert flight.positions.shape == (200, 3, 3)
+    assert len(flight.obstacles) == 12
+    assert gaps(flight)["drone and obstacle"][0] > 0.1
+    first = flight.contacts.argmax(0)
+    assert flight.contacts.any(0).all()
+    for drone, moment in enumerate(first):
+        fall_s = np.sqrt(2 * (flight.positions[0, drone, 2] - ARM_M) / 9.81)
+        assert fall_s < flight.times_s[moment] < fall_s + 0.1
+        assert flight.positions[moment, drone, 2] == pytest.approx(ARM_M, abs=1e-3)
+    turn = flight.rotations[0]
+    assert turn @ turn.transpose(0, 2, 1) == pytest.approx(np.broadcast_to(np.eye(3), (3, 3, 3)), abs=1e-6)
 
 
 def test_a_contact_is_seen_and_an_obstacle_hides_what_is_behind_it() -> None:

@@ -41,13 +41,13 @@ class Flight(NamedTuple):
 
 
 def record(env: Any, law: Callable[[Any], Law]) -> Flight:
-    """One episode of the first room of an environment of `quadrotor/swarm`; raises nothing of its own."""
+    """One episode of the first room of an environment of `quadrotor/swarm`."""
     task = env.task
     obs, act = env.reset(), law(env)
     rows = slice(0, env.num_envs, env.num_envs // task.agents)
-    obstacles, present = task.bank.axes[task.state["map"][0]], task.bank.present[task.state["map"][0]]
-    obstacles = _array(obstacles[present])
-    radius = np.full(len(obstacles), float(task.bank.radius[task.state["map"][0]]))
+    bank, chosen = task.bank, int(task.state["map"][0])
+    obstacles = _array(bank.axes[chosen][bank.present[chosen]])
+    radius = np.full(len(obstacles), float(bank.radius[chosen]))
     bodies, goals, contacts = [], [], [torch.zeros(task.agents, dtype=torch.bool)]
     with torch.no_grad():
         for _ in range(env.episode_steps):
@@ -65,7 +65,7 @@ def record(env: Any, law: Callable[[Any], Law]) -> Flight:
         obstacles=obstacles,
         radius=radius,
         room=np.array(task.config.room_m, dtype=float),
-        near_m=0.4 if len(np.unique(goal[-1], axis=0)) < task.agents else task.config.radius_m,
+        near_m=0.4 if task.agents > 1 and (goal[-1] == goal[-1, :1]).all() else task.config.radius_m,
     )
 
 
