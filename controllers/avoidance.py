@@ -38,7 +38,7 @@ class AvoidanceGains:
     velocity: float = 3.6
     """Acceleration per error of velocity, 1/s."""
     acceleration_max: float = 4.0
-    """Bound of each component of the acceleration asked for, m/s^2."""
+    """Bound of the acceleration asked for, m/s^2: vertical, and along and across what is wished on the level."""
     radius_m: float = 0.05
     """Radius of the robot's body."""
     apart_m: float = 0.15
@@ -237,9 +237,10 @@ def certified(wish: Any, velocity: Any, seen: Near, *, gains: AvoidanceGains) ->
     least = xp.clip(least, None, gains.braking)
     bounds = xp.where(seen.there, -least, xp.full_like(least, 1e6))
     normals = xp.where(seen.there[..., None], -seen.away, xp.zeros_like(seen.away))
-    box = constant([[s if i == j else 0.0 for j in range(3)] for i in range(3) for s in (1.0, -1.0)], wish)
-    normals = xp.concat([normals, xp.broadcast_to(box, (*normals.shape[:-2], 6, 3))], axis=-2)
-    most = xp.full((*bounds.shape[:-1], 6), gains.acceleration_max, dtype=wish.dtype, device=wish.device)
+    box = _box_along(wish)
+    normals = xp.concat([normals, box], axis=-2)
+    # Slightly more than what is asked for at most, so that rounding does not count as a change.
+    most = xp.full((*bounds.shape[:-1], 6), 1.000001 * gains.acceleration_max, dtype=wish.dtype, device=wish.device)
     bounds = xp.concat([bounds, most], axis=-1)
     found = nearest(wish, normals, bounds)
     brake = _at_most(-gains.velocity * velocity, gains.braking)
@@ -280,14 +281,28 @@ def _faces(position: Any, velocity: Any, room: Room, reach: float) -> tuple[Any,
     return unit, distance, distance - reach, opening, xp.zeros_like(distance)
 
 
+def _box_along(wish: Any) -> Any:
+    """Normals (..., 6, 3) of a level box that is turned along a wish (..., 3), and so with the world."""
+    xp = namespace(wish)
+    length = xp.sqrt(wish[..., 0] ** 2 + wish[..., 1] ** 2)
+    still = length < 1e-6
+    length = xp.where(still, xp.ones_like(length), length)
+    zero, one = xp.zeros_like(length), xp.ones_like(length)
+    c, s = xp.where(still, one, wish[..., 0] / length), xp.where(still, zero, wish[..., 1] / length)
+    rows = [xp.stack(row, axis=-1) for row in ((c, s, zero), (-s, c, zero), (zero, zero, one))]
+    return xp.stack(rows + [-row for row in rows], axis=-2)
+
+
 def _follow(wanted: Any, velocity: Any, gains: AvoidanceGains) -> Any:
-    """Acceleration (..., 3) towards a wanted velocity, each component bounded."""
+    """Acceleration (..., 3) towards a wanted velocity, of bounded length on the level and of bounded height."""
     xp = namespace(wanted)
-    return xp.clip(gains.velocity * (wanted - velocity), -gains.acceleration_max, gains.acceleration_max)
+    a = gains.velocity * (wanted - velocity)
+    up = xp.clip(a[..., 2:], -gains.acceleration_max, gains.acceleration_max)
+    return xp.concat([_at_most(a[..., :2], gains.acceleration_max), up], axis=-1)
 
 
 def _at_most(vector: Any, longest: float) -> Any:
-    """The vector (..., 3), shortened where it is longer."""
+    """The vector (..., k), shortened where it is longer."""
     xp = namespace(vector)
     length = xp.sqrt(xp.sum(vector * vector, axis=-1, keepdims=True))
     return vector * xp.clip(longest / xp.clip(length, 1e-9, None), None, 1.0)

@@ -16,17 +16,17 @@ from sim.scenes.quadrotor.swarm.task import SwarmTask
 Choice = Literal["barrier", "potential"]
 TRACKING = {
     "attitude_thrust": geometric.TrackingGains(acceleration_max=6.5),
-    "rotor_thrust": geometric.TrackingGains(acceleration_max=6.5, attitude=60.0, rate=14.0),
+    "rotor_thrust": geometric.TrackingGains(acceleration_max=6.5, attitude=40.0, rate=10.0),
 }
 """Rotor thrusts: slower than in hover, so that drones with slow rotors stay upright."""
 GAINS: dict[Choice, dict[str, avoidance.AvoidanceGains]] = {
     "barrier": {
         "attitude_thrust": avoidance.AvoidanceGains(),
-        "rotor_thrust": avoidance.AvoidanceGains(clear_m=0.08, delay_s=0.14),
+        "rotor_thrust": avoidance.AvoidanceGains(clear_m=0.08, delay_s=0.2),
     },
     "potential": {
-        "attitude_thrust": avoidance.AvoidanceGains(),
-        "rotor_thrust": avoidance.AvoidanceGains(),
+        "attitude_thrust": avoidance.AvoidanceGains(delay_s=0.15),
+        "rotor_thrust": avoidance.AvoidanceGains(delay_s=0.2),
     },
 }
 """Tuned on other seeds than those of evaluations."""
