@@ -7,7 +7,7 @@ import numpy as np
 
 from hardware.errors import BadInput
 from robo_rl.export_c.parts import literal
-from robo_rl.export_c.static_graph import Node, StaticGraph
+from robo_rl.export_c.static_graph import LAYER, Node, StaticGraph
 
 Name = Callable[[str], str]
 """Tensor -> C expression of its first element's address."""
@@ -48,11 +48,9 @@ def statements(node: Node, graph: StaticGraph, at: Name) -> list[str]:
     if node.op in REDUCTIONS:
         return _reduction(node, graph, at)
     if node.op in ALIASES:
-        return [
-            f"memcpy({at(node.outputs[0])}, {at(node.inputs[0])}, {_count(graph, node.outputs[0])} * sizeof(float));"
-        ]
+        return [_copied(at(node.outputs[0]), at(node.inputs[0]), _count(graph, node.outputs[0]))]
     if node.op not in _OTHERS:
-        known = sorted({*UNARY, *BINARY, *REDUCTIONS, *ALIASES, *_OTHERS, "Elu"})
+        known = sorted({*UNARY, *BINARY, *REDUCTIONS, *ALIASES, *_OTHERS, "Elu"} - {LAYER})
         raise BadInput(f"operator {node.op} of this policy has no C form; operators: {', '.join(known)}")
     return _OTHERS[node.op](node, graph, at)
 
@@ -87,42 +85,30 @@ def _clip(node: Node, graph: StaticGraph, at: Name) -> list[str]:
 
 
 def _gemm(node: Node, graph: StaticGraph, at: Name) -> list[str]:
-    if (
-        node.attributes.get("transA", 0)
-        or node.attributes.get("alpha", 1.0) != 1.0
-        or node.attributes.get("beta", 1.0) != 1.0
-    ):
-        raise BadInput("operator Gemm with transA, alpha or beta has no C form")
-    (rows, inner), out = graph.shapes[node.inputs[0]], graph.shapes[node.outputs[0]][1]
-    return _product(
-        node, graph, at, batch=1, rows=rows, inner=inner, out=out, transposed=bool(node.attributes.get("transB", 0))
-    )
+    raise BadInput("operator Gemm has a C form for constant weights only, without transA, alpha and beta")
 
 
 def _matmul(node: Node, graph: StaticGraph, at: Name) -> list[str]:
     a, b = (graph.shapes[n] for n in node.inputs)
-    batch = int(np.prod(a[:-2], dtype=int))
-    shared = len(b) == 2
-    if not shared and b[:-2] != a[:-2]:
+    if min(len(a), len(b)) < 2 or b[:-2] not in (a[:-2], ()):
         raise BadInput(f"operator MatMul of shapes {a} and {b} has no C form")
-    if shared:
-        return _product(node, graph, at, batch=1, rows=batch * a[-2], inner=a[-1], out=b[-1], transposed=False)
-    return _product(node, graph, at, batch=batch, rows=a[-2], inner=a[-1], out=b[-1], transposed=False)
+    batch = int(np.prod(b[:-2], dtype=int))
+    rows, inner, out = _count(graph, node.inputs[0]) // (batch * a[-1]), a[-1], b[-1]
+    y, x, w = at(node.outputs[0]), at(node.inputs[0]), at(node.inputs[1])
+    steps = [f"{p} + n * {n}" for p, n in ((y, rows * out), (x, rows * inner), (w, inner * out))]
+    return [f"for (int n = 0; n < {batch}; n++)", f"  policy_product({', '.join(steps)}, {rows}, {inner}, {out});"]
 
 
-def _product(
-    node: Node, graph: StaticGraph, at: Name, *, batch: int, rows: int, inner: int, out: int, transposed: bool
-) -> list[str]:
-    a, b, y = at(node.inputs[0]), at(node.inputs[1]), at(node.outputs[0])
-    column, stride = (f"j * {inner}", 1) if transposed else ("j", out)
-    value = f"policy_dot({a} + (n * {rows} + r) * {inner}, {b} + n * {inner * out} + {column}, {inner}, {stride})"
-    if _input(node, 2):
-        wide = len(graph.shapes[node.inputs[2]]) < 2 or graph.shapes[node.inputs[2]][0] == 1
-        value += f" + {at(node.inputs[2])}[{'j' if wide else f'r * {out} + j'}]"
+def _layer(node: Node, graph: StaticGraph, at: Name) -> list[str]:
+    out, inner = graph.shapes[node.inputs[1]]
+    rows = _count(graph, node.outputs[0]) // out
+    y, x, w = at(node.outputs[0]), at(node.inputs[0]), at(node.inputs[1])
+    bias = at(node.inputs[2]) if _input(node, 2) else "0"
+    if rows == 1:
+        return [f"policy_layer({y}, {x}, {w}, {bias}, {inner}, {out});"]
     return [
-        f"for (int n = 0; n < {batch}; n++)",
-        f"  for (int r = 0; r < {rows}; r++)",
-        f"    for (int j = 0; j < {out}; j++) {y}[(n * {rows} + r) * {out} + j] = {value};",
+        f"for (int r = 0; r < {rows}; r++)",
+        f"  policy_layer({y} + r * {out}, {x} + r * {inner}, {w}, {bias}, {inner}, {out});",
     ]
 
 
@@ -191,10 +177,7 @@ def _concat(node: Node, graph: StaticGraph, at: Name) -> list[str]:
     lines, begin = [], 0
     for name in node.inputs:
         part = int(np.prod(graph.shapes[name][axis:], dtype=int))
-        target = f"{at(node.outputs[0])} + r * {row} + {begin}"
-        lines.append(
-            f"for (int r = 0; r < {outer}; r++) memcpy({target}, {at(name)} + r * {part}, {part} * sizeof(float));"
-        )
+        lines.append(_copied(f"{at(node.outputs[0])} + {begin}", at(name), part, outer, row, part))
         begin += part
     return lines
 
@@ -207,7 +190,9 @@ def _gathered(pick: Callable[[Node, StaticGraph, Any], Any]) -> Callable[[Node, 
         index = np.asarray(pick(node, graph, np.arange(int(np.prod(shape, dtype=int))).reshape(shape))).ravel()
         x, y = at(node.inputs[0]), at(node.outputs[0])
         steps = set(np.diff(index).tolist())
-        if len(index) > 1 and len(steps) == 1:
+        if steps in (set(), {1}):
+            return [_copied(y, f"{x} + {index[0]}", len(index))]
+        if len(steps) == 1:
             return [f"for (int i = 0; i < {len(index)}; i++) {y}[i] = {x}[{index[0]} + i * ({steps.pop()})];"]
         table = ", ".join(map(str, index))
         return [
@@ -234,12 +219,17 @@ _OTHERS: dict[str, Callable[[Node, StaticGraph, Name], list[str]]] = {
     "Expand": _gathered(lambda n, g, i: np.broadcast_to(i, g.shapes[n.outputs[0]])),
     "Gather": _gathered(lambda n, g, i: np.take(i, g.constants[n.inputs[1]], axis=n.attributes.get("axis", 0))),
     "Gemm": _gemm,
+    LAYER: _layer,
     "LayerNormalization": _layer_norm,
     "MatMul": _matmul,
     "Slice": _gathered(_sliced),
     "Softmax": _softmax,
     "Transpose": _gathered(lambda n, g, i: np.transpose(i, n.attributes.get("perm"))),
 }
+
+
+def _copied(to: str, source: str, n: int, blocks: int = 1, to_step: int = 0, from_step: int = 0) -> str:
+    return f"policy_copy({to}, {source}, {n}, {blocks}, {to_step}, {from_step});"
 
 
 def _input(node: Node, i: int) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from hardware.errors import BadInput
 
 INFINITY = "POLICY_INFINITY"
-_FUNCTION = re.compile(r"^static (?:float|int|void) (\w+)\(", re.MULTILINE)
+_FUNCTION = re.compile(r"^(?:POLICY_APART )?static (?:float|int|void) (\w+)\(", re.MULTILINE)
 
 
 def literal(value: float) -> str:
@@ -36,7 +36,7 @@ def template(name: str, **values: object) -> str:
 
 def only_used(text: str, used: str) -> str:
     """The functions of `text` that `used` calls, and those that these call; unused ones would be warned about."""
-    pieces = re.split(r"\n(?=/\*|static )", text)
+    pieces = re.split(r"\n(?=/\*|static |POLICY_APART )", text)
     head, functions, comment = [], {}, ""
     for piece in pieces:
         if found := _FUNCTION.search(piece):

@@ -1,7 +1,7 @@
 """A policy file as C99: `policy.h`, `policy.c` and `policy_check.c`, which replays the policy's own probes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from controllers.artifact import PolicyArtifact
 from hardware.errors import BadInput
 from robo_rl.export_c.operators import statements
 from robo_rl.export_c.parts import INFINITY, literal, only_used, template
-from robo_rl.export_c.static_graph import StaticGraph, static_graph
+from robo_rl.export_c.static_graph import StaticGraph, static_graph, with_layers
 
+PART = 8
+"""Operators per function of the generated code."""
 FILES = ("policy.h", "policy.c", "policy_check.c")
 
 
@@ -30,7 +32,7 @@ class Footprint:
 
 def write_c(artifact: PolicyArtifact, folder: Path) -> Footprint:
     """Writes the three files aside and renames them; raises BadInput for a graph that has no C form."""
-    graph = static_graph(onnx.load_from_string(artifact.path.read_bytes()))
+    graph = with_layers(static_graph(onnx.load_from_string(artifact.path.read_bytes())))
     places, size = _places(graph)
     footprint = Footprint(sum(int(v.size) for v in graph.constants.values() if v.dtype == np.float32), 4 * size)
     texts = (_header(artifact, graph, footprint), _source(artifact, graph, places, size), _check(artifact, graph))
@@ -118,10 +120,7 @@ def _source(artifact: PolicyArtifact, graph: StaticGraph, places: dict[str, int]
         for name, value in graph.constants.items()
         if re.search(rf"\b{numbers[name]}\b", used)
     ]
-    body = "\n".join(
-        "\n".join([f"  {{ /* {node.op} */", *(f"    {line}" for line in block), "  }"])
-        for node, block in zip(graph.nodes, blocks, strict=True)
-    )
+    parts, calls = _parts(graph, blocks)
     limits = artifact.interface.mode.limits.position
     clamps = "\n".join(
         f"  command[{i}] = command[{i}] < {literal(low)} ? {literal(low)} : "
@@ -139,18 +138,44 @@ def _source(artifact: PolicyArtifact, graph: StaticGraph, places: dict[str, int]
 #error "policy.c needs IEEE arithmetic: compile it without -ffast-math"
 #endif
 #define {INFINITY} (1.0f / 0.0f)
+#ifdef __GNUC__
+#define POLICY_APART __attribute__((noinline))
+#else
+#define POLICY_APART
+#endif
 
 {math}
 {chr(10).join(constants)}
 
 static float buffer[{max(size, 1)}];
 
+{parts}
 void policy_run({_parameters(graph)}, float command[POLICY_COMMAND_SIZE]) {{
-{body}
+{calls}
   /* The mode's own limits. */
 {clamps}
 }}
 """
+
+
+def _parts(graph: StaticGraph, blocks: Sequence[Sequence[str]]) -> tuple[str, str]:
+    """The operators' statements as functions of a few operators each, and the calls of these functions.
+
+    As one function they would keep so many addresses at hand that the stack grew with the network.
+    """
+    names = [*(_c_name(n) for n in graph.inputs), "command"]
+    functions, calls = [], []
+    for k, begin in enumerate(range(0, len(blocks), PART)):
+        nodes, inner = graph.nodes[begin : begin + PART], blocks[begin : begin + PART]
+        body = "\n".join(
+            "\n".join([f"  {{ /* {node.op} */", *(f"    {line}" for line in block), "  }"])
+            for node, block in zip(nodes, inner, strict=True)
+        )
+        used = [n for n in names if re.search(rf"\b{n}\b", body)]
+        given = ", ".join(f"{'' if n == 'command' else 'const '}float *{n}" for n in used) or "void"
+        functions.append(f"POLICY_APART static void part_{k}({given}) {{\n{body}\n}}\n")
+        calls.append(f"  part_{k}({', '.join(used)});")
+    return "\n".join(functions), "\n".join(calls)
 
 
 def _check(artifact: PolicyArtifact, graph: StaticGraph) -> str:
