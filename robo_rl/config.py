@@ -110,6 +110,8 @@ class RunConfig:
     """Learning algorithm."""
     data: str = ""
     """Folder of recorded transitions, for algorithms that learn from data."""
+    init: str = ""
+    """Run directory whose networks and normalisers training begins with, instead of fresh ones."""
     algo: Any = PPOConfig()
     """Hyper-parameters of the algorithm: its recipe's configuration."""
     scene_config: Any = None

@@ -93,10 +93,21 @@ def start(config: RunConfig, group: Group = Group(), resume: Path | None = None)
     data = Path(config.data) if config.data else None
     trainee = recipe(config.algorithm).prepare(dataclasses.replace(config, device=device), env, group, data)
     if resume is None:
+        if config.init:
+            _begin_from(trainee, config)
         return trainee, None
     steps = checkpoint.newest(resume, group.size)
     restore(trainee, config, checkpoint.load(resume, steps, group.rank))
     return trainee, steps
+
+
+def _begin_from(trainee: Trainee, config: RunConfig) -> None:
+    """Gives a trainee the networks of the run `config.init`; raises BadInput where they do not fit."""
+    take = getattr(trainee, "begin_from", None)
+    if take is None:
+        raise BadInput(f"--init {config.init}: algorithm {config.algorithm} always begins with fresh networks")
+    folder = runs.open_run(Path(config.init)).checkpoints
+    take(checkpoint.load(folder, checkpoint.newest(folder, 1), 0))
 
 
 def interface_of(scene: str, world: Any) -> Interface:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hardware.errors import BadInput
 from robo_rl.algorithms.ppo import Losses, adapt_learning_rate_, annealed, ppo_gradients, ppo_losses
 from robo_rl.config import PPOConfig
 from robo_rl.distributed import Group
@@ -134,6 +135,21 @@ class Learner:
             norm.load(state["norms"][g])
         self.shuffle.set_state(state["shuffle"].cpu())
         self.updates = state["updates"]
+
+    def begin_from(self, state: dict[str, Any]) -> None:
+        """Takes networks and normalisers of another learner's state; everything else begins anew.
+
+        Raises BadInput where its networks have other shapes.
+        """
+        sizes = {g: len(n["mean"]) for g, n in state["norms"].items()}
+        mine = {g: len(n.mean) for g, n in self.norms.items()}
+        if sizes != mine or state["parameters"].shape != self.flat.value.shape:
+            theirs = f"observations {sizes}, {state['parameters'].numel()} parameters"
+            raise BadInput(f"networks of {theirs} do not fit {mine}, {self.flat.value.numel()}")
+        self.flat.value.data.copy_(state["parameters"])
+        self.average.copy_(state["average"])
+        for g, norm in self.norms.items():
+            norm.load(state["norms"][g])
 
     def _batch(self, rollout: Rollout) -> dict[str, Tensor]:
         """The rollout as rows, (T N, ...), advantages standardised over all processes' rows that count."""

@@ -45,6 +45,8 @@ class Args:
     """Run directory to go on with, up to its budget, or by --steps."""
     config: Path | None = None
     """A run's config.yaml to take all defaults from."""
+    init: str = ""
+    """Run directory whose networks to begin with, for instance after training in an easier world."""
     data: str = ""
     """Folder of recorded transitions (robo-rl dataset), for algorithms that learn from data."""
     family: Literal["nominal", "train", "wide"] = "train"

@@ -85,6 +85,10 @@ class OnPolicy:
         self.noise.set_state(state["noise"])
         self.env_steps = state["env_steps"]
 
+    def begin_from(self, state: dict[str, Any]) -> None:
+        """Takes the networks of another run's checkpoint."""
+        self.learner.begin_from(state["learner"])
+
     def policy(self) -> tuple[nn.Module, RunningNorm]:
         """The averaged actor's mean, and its normaliser."""
         return self.learner.averaged_actor().net, self.learner.norms["policy"]
