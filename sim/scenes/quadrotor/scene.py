@@ -22,6 +22,7 @@ from sim.scenes.quadrotor.openloop import OpenLoopDrones
 from sim.scenes.quadrotor.rollout import QuadrotorRollout
 from sim.scenes.quadrotor.swarm import contract as swarm
 from sim.scenes.quadrotor.swarm.baseline import BASELINES, swarm_baseline
+from sim.scenes.quadrotor.swarm import speed as swarm_speed
 from sim.scenes.quadrotor.swarm.config import SwarmConfig
 from sim.spec import SceneSpec
 
@@ -242,5 +243,6 @@ TASKS = {
         picture=draw_flight,
         backends={"pybullet": make_swarm_bullet},
         judged=swarm.judged,
+        speed=swarm_speed.works,
     ),
 }
