@@ -29,6 +29,8 @@ class Args:
     """Directory for the policy as C."""
     crazyflie: Path | None = None
     """Directory for the policy as a controller of the Crazyflie firmware (policies of mode rotor_thrust)."""
+    obstacles: Path | None = None
+    """With --crazyflie: TOML file of the room's obstacles, centres_m = [[x, y], ...] and radius_m = r or [r, ...]."""
 
 
 def run(args: Args) -> Outcome:
@@ -36,8 +38,11 @@ def run(args: Args) -> Outcome:
     import json
 
     from controllers.artifact import PolicyArtifact
+    from hardware.errors import BadInput
     from robo_rl.zoo import resolve
 
+    if args.obstacles is not None and args.crazyflie is None:
+        raise BadInput("--obstacles belongs to --crazyflie DIR: C without a controller sees an observation only")
     result: dict[str, Any] = {}
     if (args.c is None and args.crazyflie is None) or args.out is not None or Path(args.run).is_dir():
         path = _export(args, result)
@@ -48,7 +53,7 @@ def run(args: Args) -> Outcome:
     if args.c is not None:
         result["c"] = _write_c(artifact, args.c)
     if args.crazyflie is not None:
-        result["crazyflie"] = _write_crazyflie(artifact, args.crazyflie)
+        result["crazyflie"] = _write_crazyflie(artifact, args.crazyflie, args.obstacles)
     return Outcome(result)
 
 
@@ -85,13 +90,14 @@ def _write_c(artifact: Any, folder: Path) -> dict[str, Any]:
     return asdict(footprint) | {"folder": str(folder)} | figures
 
 
-def _write_crazyflie(artifact: Any, folder: Path) -> dict[str, Any]:
+def _write_crazyflie(artifact: Any, folder: Path, obstacles: Path | None) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from hardware.robots.crazyflie.obstacles import read_obstacles
     from robo_rl.export_c.crazyflie import write_crazyflie
     from robo_rl.export_c.report import ONBOARD, beyond_limits, report
 
-    written = write_crazyflie(artifact, folder)
+    written = write_crazyflie(artifact, folder, None if obstacles is None else read_obstacles(obstacles))
     print(
         f"{folder}: controller with {written.footprint.parameters} constants and {written.observation_size} "
         f"observed numbers, deciding every {written.period_ms} ms; see {folder / 'README.md'}"

@@ -3,16 +3,17 @@
 from pathlib import Path
 
 from controllers.artifact import PolicyArtifact
+from hardware.robots.crazyflie.obstacles import NOTHING, Obstacles
 from robo_rl.export_c.onboard import MODE, PEER_AGE_MS, TAU_MS, Onboard, write_onboard
-from robo_rl.export_c.parts import template
+from robo_rl.export_c.parts import literal, template
 from robo_rl.export_c.source import write_files
 
 GENERATED = ("controller.c", "Makefile", "Kbuild", "app-config")
-YOURS = ("obstacles.h",)
-"""Written where they are missing only."""
+YOURS = "obstacles.h"
+"""Written where it is missing, or where obstacles are given."""
 
 
-def write_crazyflie(artifact: PolicyArtifact, folder: Path) -> Onboard:
+def write_crazyflie(artifact: PolicyArtifact, folder: Path, obstacles: Obstacles | None = None) -> Onboard:
     """Writes the folder; raises BadInput for a policy that does not fly on board, before anything is written."""
     written = write_onboard(artifact, folder)
     card = artifact.card
@@ -29,6 +30,15 @@ def write_crazyflie(artifact: PolicyArtifact, folder: Path) -> Onboard:
         MODE=MODE,
     )
     texts = {name: template(f"crazyflie/{name}.in") for name in GENERATED}
-    texts |= {name: template(f"crazyflie/{name}.in") for name in YOURS if not (folder / name).exists()}
+    if obstacles is not None or not (folder / YOURS).exists():
+        texts[YOURS] = _obstacles(NOTHING if obstacles is None else obstacles)
     write_files(folder, {"README.md": readme} | texts)
     return written
+
+
+def _obstacles(obstacles: Obstacles) -> str:
+    rows = (
+        f"    {{{literal(x)}, {literal(y)}, {literal(r)}}}, /* {x:g}, {y:g}, {r:g} */\n"
+        for (x, y), r in zip(*obstacles, strict=True)
+    )
+    return template("crazyflie/obstacles.h.in", COUNT=len(obstacles.radius), ROWS="".join(rows))

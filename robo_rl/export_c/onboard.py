@@ -1,14 +1,13 @@
 """A policy with everything it needs on board: observation, network, guard, behind a plain interface (onboard.h)."""
 
 import math
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from controllers.artifact import PolicyArtifact
 from controllers.neighbourhood import AGE_LIMIT_S, LOW_PASS_S
-from hardware.errors import BadInput, RoboError
+from hardware.errors import BadInput
 from robo_rl.export_c.observation import ABSURD, write_observation
 from robo_rl.export_c.parts import INFINITY, literal, template
 from robo_rl.export_c.source import Footprint, write_c, write_files
@@ -18,8 +17,6 @@ MODE = "rotor_thrust"
 MAX_PEERS = 32
 PEER_AGE_MS, TAU_MS = round(1e3 * AGE_LIMIT_S), round(1e3 * LOW_PASS_S)
 """The peers are followed by the same law as off board: `controllers.neighbourhood.SharedPositions`."""
-SOURCES = ("policy.c", "observation.c", "onboard.c")
-LIBRARY = ("-std=c99", "-O2", "-ffp-contract=off", "-shared", "-fPIC")
 
 
 @dataclass(frozen=True)
@@ -65,20 +62,6 @@ def write_onboard(artifact: PolicyArtifact, folder: Path) -> Onboard:
         },
     )
     return Onboard(footprint, observation.size, period_ms)
-
-
-def shared_library(artifact: PolicyArtifact, folder: Path, name: str = "onboard.so") -> Path:
-    """The same as a library for this machine, in `folder`; raises RoboError where gcc is missing or fails."""
-    write_onboard(artifact, folder)
-    library = folder / name
-    command = ["gcc", *LIBRARY, *(str(folder / s) for s in SOURCES), "-o", str(library)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except FileNotFoundError as e:
-        raise RoboError("gcc not found: it compiles the policy; on Debian: apt-get install gcc") from e
-    if done.returncode:
-        raise RoboError(f"gcc failed with status {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
-    return library
 
 
 def _period_ms(rate_hz: float) -> int:

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from support.onboard import Onboard, inputs_of, policy_file
 
+from hardware.robots.crazyflie.obstacles import read_obstacles
 from robo_rl import cli
 from robo_rl.export_c.crazyflie import write_crazyflie
 from robo_rl.export_c.report import CORTEX_M4, LIMITS, beyond_limits
@@ -163,7 +164,7 @@ def test_command_writes_the_folder_within_the_drones_limits(tmp_path: Path) -> N
     ]
 
 
-def test_an_export_leaves_your_obstacles_alone(tmp_path: Path) -> None:
+def test_an_export_leaves_your_obstacles_alone_unless_it_is_given_some(tmp_path: Path) -> None:
     artifact = policy_file(tmp_path / "policy.onnx")
     write_crazyflie(artifact, tmp_path)
     (tmp_path / "obstacles.h").write_text("/* mine */")
@@ -171,6 +172,18 @@ def test_an_export_leaves_your_obstacles_alone(tmp_path: Path) -> None:
     write_crazyflie(artifact, tmp_path)
     assert (tmp_path / "obstacles.h").read_text() == "/* mine */"
     assert "controllerOutOfTree(" in (tmp_path / "controller.c").read_text()
+    (tmp_path / "room.toml").write_text("centres_m = [[1.0, -2.0], [0.5, 0.5]]\nradius_m = 0.25")
+    write_crazyflie(artifact, tmp_path, read_obstacles(tmp_path / "room.toml"))
+    text = (tmp_path / "obstacles.h").read_text()
+    assert "#define NUM_OBSTACLES 2" in text
+    assert "{0x1p+0f, -0x1p+1f, 0x1p-2f}, /* 1, -2, 0.25 */" in text
+    Firmware(tmp_path)
+
+
+def test_obstacles_without_a_controller_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["export", "zoo:quadrotor-hover-rotor", "--c", str(tmp_path / "c"), "--obstacles", "room.toml"]
+    assert cli.main(arguments) != 0
+    assert "--obstacles belongs to --crazyflie DIR" in capsys.readouterr().err
 
 
 def test_a_policy_of_set_points_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

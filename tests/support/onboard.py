@@ -1,6 +1,7 @@
 """Policies for the drone itself, made without training, and the exported C of them as a library of this process."""
 
 import ctypes
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from controllers.artifact import NUM_PROBES, Card, PolicyArtifact, Probes, write
 from controllers.graph import Graph
 from controllers.interface import Field, Interface
 from hardware.spec import load_spec
-from robo_rl.export_c.onboard import shared_library
+from robo_rl.export_c.onboard import write_onboard
+from robo_rl.export_c.report import ONBOARD, STRICT
 from robo_rl.export_policy import DeployedPolicy, to_onnx
 from robo_rl.norm import RunningNorm
 
@@ -132,7 +134,11 @@ class Onboard:
     """The exported C of a policy, with one memory block."""
 
     def __init__(self, artifact: PolicyArtifact, folder: Path) -> None:
-        self._library = ctypes.CDLL(str(shared_library(artifact, folder)))
+        write_onboard(artifact, folder)
+        sources = [str(folder / s) for s in ONBOARD.sources]
+        command = ["gcc", *STRICT, "-shared", "-fPIC", *sources, "-o", str(folder / "onboard.so")]
+        subprocess.run(command, check=True, timeout=60)
+        self._library = ctypes.CDLL(str(folder / "onboard.so"))
         self._library.onboard_observation.restype = ctypes.POINTER(ctypes.c_float)
         self.period_ms = self._library.onboard_period_ms()
         self.max_peers = self._library.onboard_max_peers()
