@@ -45,6 +45,11 @@ class ScenePlant:
         listed = cylinders.numpy().astype(np.float64)
         return listed[:, :2], listed[:, 2]
 
+    @property
+    def contacts(self) -> dict[str, int] | None:
+        """How often robots began to touch something, by kind; None for a world that does not count."""
+        return getattr(self._world, "contacts", None)
+
     def reset(self, index: int) -> None:
         """Puts robot `index` back to its start, at rest."""
         if not 0 <= index < self.num_robots:

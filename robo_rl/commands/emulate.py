@@ -12,7 +12,7 @@ import importlib
 import json
 import resource
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,6 +125,8 @@ def _further(args: Args) -> dict[str, Any]:
         if unknown := [f"--{name}" for name, there in given.items() if there]:
             raise BadInput(f"{unknown[0]} is for robot 'crazyflie', not '{args.robot}'")
         return {}
+    if not args.mocap and any(getattr(args, f.name) != f.default for f in fields(args) if f.name.startswith("mocap_")):
+        raise BadInput("rate, dropout, noise or port of motion capture given without --mocap")
     from hardware.robots.crazyflie import mocap
     from hardware.robots.crazyflie.motion_capture import Capture
     from hardware.robots.crazyflie.obstacles import read_obstacles

@@ -59,10 +59,10 @@ def test_a_drone_does_not_get_into_an_obstacle() -> None:
     assert found is not None
     (x, y), radius = found[0][0], found[1][0]
     place(plant, 0, [x + radius + 0.3, y, 4.0], [-2.0, 0.0, 0.0])
-    place(plant, 1, [-x, -y, 9.0], [0.0, 0.0, 0.0])
     gap = np.linalg.norm(fall(plant, 0.4)[:, 0, :2] - (x, y), axis=-1) - radius
     assert gap.min() > 0.5 * ARM_M
     assert gap[-1] > gap.min() + 0.02  # it left again
+    assert plant.contacts == {"drone": 0, "obstacle": 1, "wall": 0}
 
 
 def test_two_drones_exchange_momentum_and_part() -> None:
@@ -75,6 +75,7 @@ def test_two_drones_exchange_momentum_and_part() -> None:
     assert apart[-1] > apart.min() + 0.1
     velocity = plant.signals()["velocity_world"]
     np.testing.assert_allclose(velocity[0, :2] + velocity[1, :2], 0.0, atol=0.02)
+    assert plant.contacts == {"drone": 2, "obstacle": 0, "wall": 0}
 
 
 def test_who_flies_below_another_is_pushed_down_and_nobody_else() -> None:

@@ -70,6 +70,7 @@ def test_a_port_in_use_is_one_line_and_a_failure(capsys: pytest.CaptureFixture[s
             "motion capture drops out in 2.0 of the frames; expected",
         ),
         (["crazyflie", "--mocap", "--mocap-noise", "-1"], 1, "motion capture noise of -1.0 m; expected"),
+        (["crazyflie", "--mocap-dropout", "0.1"], 1, "rate, dropout, noise or port of motion capture given without"),
         (["greenhouse_plc", "--mocap"], 1, "--mocap is for robot 'crazyflie', not 'greenhouse_plc'"),
     ],
 )

@@ -110,6 +110,11 @@ def test_the_parameter_changes_who_flies_in_the_air_and_each_takeover_is_a_resta
     assert client.position[2] == pytest.approx(1.0, abs=0.2)
 
 
+def test_the_peer_table_is_as_long_as_the_swarm_needs_where_a_policy_is_on_board() -> None:
+    assert EmulatedSwarm(num=33, onboard=Scripted(33)).autopilot.peers.ids.shape == (33, 32)
+    assert EmulatedSwarm(num=33).autopilot.peers.ids.shape == (33, 10)
+
+
 def test_a_lost_link_levels_out_by_the_firmware_then_locks() -> None:
     policy = Scripted(force=HOVER)
     client = armed(policy)

@@ -177,7 +177,7 @@ def test_eight_drones_take_off_fly_to_goals_and_land(hover: Path, speed_up: int)
     swarm.advance(2.5)
     assert np.abs(positions(swarm)[:, 2]).max() < 0.05
     assert swarm.autopilot.motors.max() == 0.0
-    assert swarm.plant.contacts == 0  # type: ignore[attr-defined]
+    assert swarm.plant.contacts == {"drone": 0, "obstacle": 0}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_drones_bounce_off_one_another_and_off_obstacles() -> None:
     assert second[-1] == pytest.approx(0.5, abs=0.15)
     assert first + second == pytest.approx(np.zeros(300), abs=1e-9)
     assert third[-1] == pytest.approx(-0.5, abs=0.15)
-    assert plant.contacts >= 2
+    assert plant.contacts == {"drone": 2, "obstacle": 1}
 
 
 def test_obstacles_from_a_file(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from hardware.robots.crazyflie.firmware import (
     start_cascade,
 )
 from hardware.robots.crazyflie.onboard import OUT_OF_TREE, OnboardFlight, OnboardPolicy
-from hardware.robots.crazyflie.peers import Peers
+from hardware.robots.crazyflie.peers import CAPACITY, Peers
 from hardware.robots.crazyflie.position import PositionController
 from hardware.robots.crazyflie.supervisor import MOTORS_RUN, State, Supervisor, Timings
 from hardware.robots.crazyflie.target import Target
@@ -82,7 +82,8 @@ class Autopilot:
         self.pilots = [self._new_pilot() for _ in range(r)]
         self.motors = np.zeros((4, r))
         """Commands to the motors, normalised force."""
-        self.peers = Peers(r)
+        # Firmware with a policy in it is built by whoever exports that: its table is as long as the swarm needs.
+        self.peers = Peers(r, CAPACITY if onboard is None else max(CAPACITY, r - 1))
         self.now_ms = 0
         self.battery_v = np.full(r, NOMINAL_BATTERY_V)
         self._setpoint = np.zeros((4, r))

@@ -14,9 +14,13 @@ RESTITUTION = 0.5
 """Of plastic against plastic: a guess, that of the scene."""
 
 
-def bounce(position: Array, velocity: Array, obstacles: Obstacles, radius_m: float) -> tuple[Array, int]:
-    """(new velocities (3, R), number of contacts under way) of drones at positions (3, R)."""
-    change, count = np.zeros_like(velocity), 0
+KINDS = ("drone", "obstacle")
+"""Rows of what `bounce` says is touched."""
+
+
+def bounce(position: Array, velocity: Array, obstacles: Obstacles, radius_m: float) -> tuple[Array, NDArray[np.bool_]]:
+    """New velocities (3, R) of drones at positions (3, R), and who touches a drone, an obstacle (2, R)."""
+    change, touched = np.zeros_like(velocity), np.zeros((2, velocity.shape[1]), dtype=bool)
     to = position[:, None, :] - position[:, :, None]  # [:, i, j]: j seen from i
     close = (to * to).sum(axis=0) < (2.0 * radius_m) ** 2
     if close.sum() > len(close):  # everybody is close to himself
@@ -26,7 +30,7 @@ def bounce(position: Array, velocity: Array, obstacles: Obstacles, radius_m: flo
             impulse = 0.5 * (1.0 + RESTITUTION) * max(approach, 0.0) * normal
             change[:, i] -= impulse
             change[:, j] += impulse
-            count += 1
+            touched[0, [i, j]] = True
     away = position[:2, :, None] - obstacles.centre.T[:, None, :]  # (2, R, L)
     touching = (away * away).sum(axis=0) < (obstacles.radius + radius_m) ** 2
     if touching.any():
@@ -34,8 +38,8 @@ def bounce(position: Array, velocity: Array, obstacles: Obstacles, radius_m: flo
             normal = np.append(_unit(away[:, i, k]), 0.0)
             approach = -float(normal @ velocity[:, i])
             change[:, i] += (1.0 + RESTITUTION) * max(approach, 0.0) * normal
-            count += 1
-    return velocity + change, count
+            touched[1, i] = True
+    return velocity + change, touched
 
 
 def _unit(v: Array) -> Array:

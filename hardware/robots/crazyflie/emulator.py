@@ -100,6 +100,7 @@ class Emulator:
             "emulated_s": self.swarm.now_s,
             "packets": [s.packets for s in self.swarm.services],
             "malformed": [s.malformed for s in self.swarm.services],
+            "contacts": getattr(self.swarm.plant, "contacts", None),
         }
 
     def serve(self, duration_s: float = float("inf")) -> None:

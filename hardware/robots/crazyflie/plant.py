@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hardware.errors import BadInput, NotFoundError
 from hardware.robots.crazyflie.battery import discharge, open_circuit_v
-from hardware.robots.crazyflie.contacts import bounce
+from hardware.robots.crazyflie.contacts import KINDS, bounce
 from hardware.robots.crazyflie.firmware import thrust_from_voltage
 from hardware.robots.crazyflie.obstacles import NOTHING, Obstacles
 
@@ -88,8 +88,9 @@ class RigidBodyPlant:
         obstacles: Obstacles = NOTHING,
     ) -> None:
         self.num_robots, self.obstacles = num_robots, obstacles
-        self.contacts = 0
-        """Ticks in which drones touched one another or an obstacle, summed over contacts."""
+        self.contacts = dict.fromkeys(KINDS, 0)
+        """How often a drone began to touch another (counted for both) or an obstacle."""
+        self._touched = np.zeros((len(KINDS), num_robots), dtype=bool)
         self.airframe = airframe or load_airframe()
         self._floor = floor or Floor()
         a = self.airframe
@@ -158,7 +159,9 @@ class RigidBodyPlant:
         self.velocity = velocity
         if self.num_robots > 1 or len(self.obstacles.radius):
             self.velocity, touched = bounce(self.position, velocity, self.obstacles, a.arm_m)
-            self.contacts += touched
+            for kind, begun in zip(KINDS, touched & ~self._touched, strict=True):
+                self.contacts[kind] += int(np.count_nonzero(begun))
+            self._touched = touched
         momentum = self._inertia * self.rates
         self.rates = self.rates + dt_s * (torque - _cross(self.rates, momentum)) / self._inertia
         self.quat = _turn(self.quat, self.rates * dt_s)

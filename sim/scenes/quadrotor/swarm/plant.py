@@ -10,6 +10,7 @@ from sim.dynamics import quadrotor as body
 from sim.engine import Engine, TensorFunction, prepared
 from sim.scenes.quadrotor.swarm import contacts
 from sim.scenes.quadrotor.swarm.arena import Nearest, nearby, nearest
+from sim.scenes.quadrotor.swarm.contacts import Pairs
 from sim.scenes.quadrotor.swarm.task import SwarmTask
 
 
@@ -24,6 +25,8 @@ class SwarmRoom:
         self.task, self.num_envs, self._room = task, task.num_envs, task.config.room_m
         self._engine: Engine = engine
         self._moves: dict[float, TensorFunction] = {}
+        self._touched = torch.zeros((len(contacts.KINDS), self.num_envs), dtype=torch.bool)
+        self._contacts = torch.zeros(len(contacts.KINDS), dtype=torch.long)
         self._random = torch.Generator().manual_seed(seed)
         task.restart(None, self._random)
         self._starts = task.state["body"][:2].clone()
@@ -34,6 +37,11 @@ class SwarmRoom:
         bank, room = self.task.bank, int(self.task.state["map"][0])
         axes = bank.axes[room][bank.present[room]]
         return torch.cat([axes, bank.radius[room].expand(len(axes), 1)], 1)
+
+    @property
+    def contacts(self) -> dict[str, int]:
+        """How often a drone began to touch another (counted for both), an obstacle or a wall."""
+        return dict(zip(contacts.KINDS[:3], self._contacts[:3].tolist(), strict=True))
 
     def park(self, ids: Tensor) -> None:
         """Puts drones at rest on the floor below their starts, rotors stopped."""
@@ -47,7 +55,10 @@ class SwarmRoom:
         move = self._moves.setdefault(dt_s, prepared(partial(self._move, dt_s=dt_s), self._engine))
         state = self.task.state
         flown, touch, washed = move(state["body"], actuators, random)
-        state["body"] = self._washed(self._bounced(flown, touch, random), random, dt_s) if touch.any() else washed
+        if touch.any():
+            self._contacts += (touch & ~self._touched).sum(1)
+            washed = self._washed(self._bounced(flown, touch, random), random, dt_s)
+        state["body"], self._touched = washed, touch
 
     def _move(self, state: Tensor, actuators: Tensor, random: Tensor, *, dt_s: float) -> tuple[Tensor, Tensor, Tensor]:
         """State (17, N) after a step, what touches (4, N), and the state after downwash where nothing does."""
@@ -85,7 +96,7 @@ class SwarmRoom:
         sinking = (state[5] + push * lifted)[None]
         return torch.cat([state[:5], sinking, state[6:10], state[body.RATE] + turn * lifted, state[body.ROTOR]])
 
-    def _pairs(self, state: Tensor) -> contacts.Pairs:
+    def _pairs(self, state: Tensor) -> Pairs:
         return contacts.pairs_of(state[:3], self.task.agents)
 
     def _closest(self, state: Tensor) -> Nearest:
