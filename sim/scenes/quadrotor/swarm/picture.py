@@ -1,7 +1,7 @@
 """Draws a flight of the swarm from above and in perspective, with the gaps that were left: .png, .gif or .mp4.
 
-A still shows whole paths and the drones on their way; an animation runs in real time. What is drawn is a
-`Flight`, of the simulator or any other.
+A still shows whole paths and the drones on their way; an animation runs in real time. What is drawn is a `Flight`, of
+the simulator or any other.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,7 +69,7 @@ def draw_flights(out: Path, flights: Mapping[str, Flight], title: str) -> None:
     still = out.suffix.lower() == ".png"
     scale = STILL_SCALE if still else 1.0
     rows = [_Row(name, flight, scale) for name, flight in flights.items()]
-    head = _text(f"{title}", scale)
+    head = _text(title, scale)
     if still:
         Pillow.fromarray(np.concatenate([head, *(row.still() for row in rows)])).save(out, optimize=True)
         return
@@ -147,7 +147,7 @@ class _Row:
 
 
 def _unbroken(path: Array) -> Array:
-    """A path (n, 3) in which a drone that was set down elsewhere stays where it was until then: no line across."""
+    """A path (n, 3) without what came before a drone was set down elsewhere: no line across."""
     jump = np.flatnonzero(np.linalg.norm(np.diff(path, axis=0), axis=1) > 1.0)
     path = path.copy()
     for i in jump:
