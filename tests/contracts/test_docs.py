@@ -251,8 +251,13 @@ def help_of(key: tuple[str, ...]) -> str:
 
 
 _NAMED = {
-    ("train",): [["quadrotor/hover"], ["greenhouse/lettuce"], ["greenhouse/lettuce", "--algo", "robust-apg"]],
-    ("eval",): [["zoo:quadrotor-hover"]],
+    ("train",): [
+        ["quadrotor/hover"],
+        ["quadrotor/swarm"],
+        ["greenhouse/lettuce"],
+        ["greenhouse/lettuce", "--algo", "robust-apg"],
+    ],
+    ("eval",): [["zoo:quadrotor-hover"], ["zoo:quadrotor-swarm"]],
     ("dataset",): [["--collect", "quadrotor/hover"]],
 }
 """What a scene's settings become flags by."""
