@@ -37,8 +37,8 @@ class Weights:
     """exp(-distance / 0.05 m)."""
     speed: float = -0.15
     """Speed (m/s), faded in by the same bell as `close`."""
-    progress: float = 0.3
-    """Speed towards the goal, at most 3 m/s: without it, flights of several metres hardly pay within the second that a
+    progress: float = 0.4
+    """Speed towards the goal, at most 1.5 m/s: without it, flights of several metres hardly pay within the second that a
     discount of 0.99 looks ahead."""
     action_change: float = -0.05
     """Squared change of the action."""
@@ -48,8 +48,8 @@ class Weights:
     """Squared yaw rate (rad/s)^2."""
     tilt: float = -0.1
     """1 - cosine of the tilt."""
-    obstacle_closing: float = -1.5
-    """Speed towards the nearest obstacle (m/s), fading with the clearance as exp(-clearance / 0.3 m)."""
+    obstacle_closing: float = -3.0
+    """Speed towards the nearest obstacle (m/s), fading with the clearance as exp(-clearance / 0.5 m)."""
     neighbour_closing: float = -0.5
     """Speed towards visible neighbours (m/s), fading with the gap as exp(-gap / 0.3 m)."""
     proximity: float = -0.05

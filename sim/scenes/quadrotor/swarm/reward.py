@@ -20,7 +20,10 @@ FACTS = (
 sum of proximities, distance from the nearest obstacle's surface, speed towards it, and towards neighbours, faded."""
 PROXIMITY_M = 2.0 * TOUCH_M
 """Four arms: where the published proximity cost begins."""
+CRUISE_M_S = 1.5
+"""Faster approaches pay no more."""
 FADE_M = 0.3
+OBSTACLE_FADE_M = 0.5
 
 
 def gaps(pairs: Pairs, flying: Tensor, agents: int) -> tuple[Tensor, Tensor]:
@@ -63,12 +66,12 @@ def reward(
         "close": lambda: close,
         "exact": lambda: torch.exp(distance * (-1.0 / 0.05)),
         "speed": lambda: close * speed,
-        "progress": lambda: progress.clamp(-3.0, 3.0),
+        "progress": lambda: progress.clamp(-CRUISE_M_S, CRUISE_M_S),
         "action_change": lambda: (change * change).sum(1),
         "rate_xy": lambda: turn[0] + turn[1],
         "rate_z": lambda: turn[2],
         "tilt": lambda: 1.0 - cosine,
-        "obstacle_closing": lambda: closing.clamp(min=0.0) * torch.exp(clearance * (-1.0 / FADE_M)).clamp(max=1.0),
+        "obstacle_closing": lambda: closing.clamp(min=0.0) * torch.exp(clearance * (-1.0 / OBSTACLE_FADE_M)).clamp(max=1.0),
         "neighbour_closing": lambda: others,
     }
     shaped = _weighted(terms, w, distance)
