@@ -11,9 +11,12 @@ TOLERANCE_M = 0.15
 """Distance to the goal, from 5 s after the handover on, that counts as success."""
 
 
-def outcome(loop: Loop, failure: str = "", *, moves: bool = True, tolerance_m: float = TOLERANCE_M) -> dict[str, Any]:
+def outcome(
+    loop: Loop, failure: str = "", *, moves: bool = True, tolerance_m: float = TOLERANCE_M, at_end: bool = False
+) -> dict[str, Any]:
     """Figures of a run that is over; `failure` says why it could not even begin.
 
+    Success is a distance to the goal of at most `tolerance_m` throughout or, `at_end`, on average over the last second.
     Where nothing `moves` by the policy's commands, as in a replay, the distance to the goal is no matter of success.
     """
     s = loop.summary
@@ -22,9 +25,11 @@ def outcome(loop: Loop, failure: str = "", *, moves: bool = True, tolerance_m: f
         "distance_m_mean": float(distance.mean()) if distance.size else None,
         "distance_m_p95": float(np.percentile(distance, 95)) if distance.size else None,
         "distance_m_max": float(distance.max()) if distance.size else None,
+        "distance_m_end": float(distance[-round(loop.policy.rate_hz) :].mean()) if distance.size else None,
     }
     done = loop.flight.phase is Phase.DONE and s.fault is None and s.policy_ticks > 0
-    close = not moves or settled["distance_m_max"] is None or settled["distance_m_max"] <= tolerance_m
+    off = settled["distance_m_end" if at_end else "distance_m_max"]
+    close = not moves or off is None or off <= tolerance_m
     error = str(loop.error or loop.sink.failure or "")
     return {
         "success": bool(done and close and not failure and not error),

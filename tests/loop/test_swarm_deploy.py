@@ -22,7 +22,7 @@ from hardware.robots.crazyflie.wire import PARAM_TYPES, Frame, Port, encode, pac
 from hardware.spec import load_spec
 from robo_rl.cli import main
 from robo_rl.datasets.logsteps import interpret, recorded_steps
-from robo_rl.deployment.swarm import addresses_of
+from robo_rl.deployment.places import addresses_of
 
 pytestmark = pytest.mark.xdist_group("deploy")  # one flight serves many tests
 SPEC = load_spec("crazyflie")
