@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sim.backends.bullet import BulletBodies, Contacts, Room
 from sim.randomization import Family
-from sim.scenes.quadrotor.bullet import BulletStep, check_device
+from sim.scenes.quadrotor.bullet import INERTIA, BulletStep, check_device
 from sim.scenes.quadrotor.swarm.config import SwarmConfig
 from sim.scenes.quadrotor.swarm.contacts import ARM_M, FRICTION, RESTITUTION
 from sim.scenes.quadrotor.swarm.task import Physics, SwarmTask
@@ -41,13 +41,16 @@ class BulletRooms:
         self._bodies = BulletBodies(rooms, agents, Room(ARM_M, size_m, RESTITUTION, FRICTION))
         self._rooms = rooms
         self._task: SwarmTask | None = None
+        self._moments: list[int] = []
+        """Where the worlds' parameters hold the moments of inertia."""
         self._built: Tensor | None = None
         """(2, E): map of each room, and the seed of the maps."""
         self._step = BulletStep(self._bodies, self._inertia)
 
     def serve(self, task: SwarmTask) -> None:
         """Whose drones and maps these are."""
-        self._task = task
+        self._task, known = task, list(task.spec.params)
+        self._moments = [known.index(name) for name in INERTIA]
 
     def step(self, *args: Any, **kwargs: Any) -> Tensor:
         """`BulletStep`, in rooms furnished like the task's."""
@@ -64,9 +67,8 @@ class BulletRooms:
         return state
 
     def _inertia(self) -> Tensor:
-        task = self._serving()
-        worlds = task.worlds
-        return worlds.params(worlds.view(None))[[list(task.spec.params).index(f"inertia_{a}{a}") for a in "xyz"]]
+        worlds = self._serving().worlds
+        return worlds.params(worlds.view(None))[self._moments]
 
     def _furnish(self) -> None:
         """Puts up the obstacles of rooms that have another map now."""
