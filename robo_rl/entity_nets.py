@@ -1,7 +1,7 @@
 """Policies over entities: what a robot sees of others goes through weights that all members of a kind share.
 
 Three ways from the same columns (`robo_rl.layout`) to an action:
-- `TwoToken`: one token per entity, self-attention among them (Huang et al. 2024, arXiv 2309.13285, section IV-B);
+- `robo_rl.two_token`: one token per entity, self-attention among them (Huang et al. 2024, arXiv 2309.13285);
 - `Typed`: one token for the robot and one per member, attention with queries, keys and values of its type's own (after
   the typed edges of Liu et al. 2024, HEIGHT, arXiv 2411.12150; one block, no recurrence);
 - `DeepSets`: a mean over the members' encodings (Zaheer et al. 2017, arXiv 1703.06114).
@@ -46,28 +46,45 @@ class Widths:
         return -(-self.token // self.heads)
 
 
-class Dense(nn.Module):
-    """Weights (outputs, inputs) and, unless switched off, a bias; left unset until `reset`."""
+class Product(nn.Module):
+    """Weights (outputs, inputs) without a bias; left unset until `reset`."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, gain: float = 2.0**0.5) -> None:
+    def __init__(self, inputs: int, outputs: int, gain: float = 1.0) -> None:
         super().__init__()
         self.gain = gain
         self.linear: LinearFn = F.linear
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
 
     def reset(self, generator: torch.Generator | None) -> None:
-        """Orthogonal weights, no bias."""
+        """Orthogonal weights."""
         nn.init.orthogonal_(self.weight, self.gain, generator=generator)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
+        return self._times(x, None)
+
+    def _times(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if self.linear is F.linear or min(self.weight.shape) < NARROW:
-            return F.linear(x, self.weight, self.bias)
-        rows = self.linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias)
+            return F.linear(x, self.weight, bias)
+        rows = self.linear(x.reshape(-1, x.shape[-1]), self.weight, bias)
         return rows.reshape(*x.shape[:-1], -1)
+
+
+class Dense(Product):
+    """Weights and a bias."""
+
+    def __init__(self, inputs: int, outputs: int, gain: float = 2.0**0.5) -> None:
+        super().__init__(inputs, outputs, gain)
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def reset(self, generator: torch.Generator | None) -> None:
+        """Orthogonal weights, no bias."""
+        super().reset(generator)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        return self._times(x, self.bias)
 
 
 class Encoder(nn.Module):
@@ -90,7 +107,7 @@ class Projections(nn.Module):
         super().__init__()
         self.widths = widths
         inner = widths.heads * widths.head
-        self.query, self.key, self.value = (Dense(widths.token, inner, bias=False, gain=1.0) for _ in range(3))
+        self.query, self.key, self.value = (Product(widths.token, inner) for _ in range(3))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> three of (B, H, T, head)."""
@@ -107,7 +124,7 @@ class Mixer(nn.Module):
     def __init__(self, widths: Widths) -> None:
         super().__init__()
         self.widths = widths
-        self.out = Dense(widths.heads * widths.head, widths.token, bias=False, gain=1.0)
+        self.out = Product(widths.heads * widths.head, widths.token)
         self.norm_weight, self.norm_bias = (nn.Parameter(torch.empty(widths.token)) for _ in range(2))
 
     def reset(self, generator: torch.Generator | None) -> None:
@@ -138,37 +155,6 @@ class Members(nn.Module):
         """(B, size) -> numbers (B, M, d) and presence (B, M) as 1 or 0, None where all are always there."""
         numbers = self.columns(x).reshape(-1, self.part.members, self.part.numbers)
         return numbers, None if self.flags is None else torch.where(self.flags(x) > 0.5, 1.0, 0.0).to(x.dtype)
-
-
-class TwoToken(nn.Module):
-    """One token per entity, made of all its members' numbers; the robot's own encoding joins behind the attention."""
-
-    def __init__(self, layout: Layout, actions: int, widths: Widths, activation: str = "elu") -> None:
-        super().__init__()
-        self.activation, self.tokens = activation, len(layout.entities)
-        self.own_columns = columns_of(layout.own)
-        self.members = nn.ModuleList(Members(p) for p in layout.parts)
-        self.entity_of = [layout.entities.index(p.entity) for p in layout.parts]
-        self.own = Encoder(len(layout.own), widths.token, activation)
-        inputs = [0] * self.tokens
-        for p, e in zip(layout.parts, self.entity_of, strict=True):
-            inputs[e] += p.members * p.numbers
-        self.encoders = nn.ModuleList(Encoder(n, widths.token, activation) for n in inputs)
-        self.project, self.mixer = Projections(widths), Mixer(widths)
-        self.dense = Dense((1 + self.tokens) * widths.token, widths.dense)
-        self.last = Dense(widths.dense, actions, gain=0.01)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, size) -> (B, A)."""
-        seen: list[list[Tensor]] = [[] for _ in range(self.tokens)]
-        for members, e in zip(self.members, self.entity_of, strict=True):
-            numbers, present = members(x)
-            seen[e].append((numbers if present is None else numbers * present[:, :, None]).flatten(1))
-        parts = [f(v[0] if len(v) == 1 else torch.cat(v, 1)) for f, v in zip(self.encoders, seen, strict=True)]
-        tokens = torch.stack(parts, 1)
-        mixed = self.mixer(tokens, *self.project(tokens), None).flatten(1)
-        joined = torch.cat([self.own(self.own_columns(x)), mixed], 1)
-        return self.last(activated(self.dense(joined), self.activation))
 
 
 class Typed(nn.Module):

@@ -49,7 +49,7 @@ def layers_forward(
         fast = onednn and min(weight.shape) >= SMALL
         x = onednn_product(inputs[-1], weight, bias) if fast else F.linear(inputs[-1], weight, bias)
         if i < len(weights) - 1:
-            inputs.append(_activate(x, activation))
+            inputs.append(activate_(x, activation))
     return x, inputs
 
 
@@ -66,18 +66,18 @@ def layers_backward(
         bias_grads.append(grad.sum(0))
         if i > 0:
             before = onednn_product(grad, weight.t(), None) if fast else grad @ weight
-            grad = _activation_gradient_(before, x, activation)
+            grad = activation_gradient_(before, x, activation)
     return [*weight_grads[::-1], *bias_grads[::-1]]
 
 
-def _activate(x: Tensor, activation: str) -> Tensor:
-    """In place."""
+def activate_(x: Tensor, activation: str) -> Tensor:
+    """The nonlinearity, in place."""
     if activation == "elu":
         return F.elu_(x)
     return torch.relu_(x) if activation == "relu" else torch.tanh_(x)
 
 
-def _activation_gradient_(grad: Tensor, result: Tensor, activation: str) -> Tensor:
+def activation_gradient_(grad: Tensor, result: Tensor, activation: str) -> Tensor:
     """Gradient before the nonlinearity from the one behind it and its result; overwrites it."""
     if activation == "elu":
         return torch.ops.aten.elu_backward.grad_input(grad, 1.0, 1.0, 1.0, True, result, grad_input=grad)

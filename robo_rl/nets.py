@@ -107,9 +107,13 @@ class Actor(nn.Module):
 
 
 def pulled(net: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
-    """`net(x)` without a graph, and what adds the gradients to the parameters' own, which are zero; an MLP by hand."""
-    if isinstance(net, MLP) and not net.layer_norm:
-        return net.pull(x)
+    """`net(x)` without a graph around it, and what writes the parameters' gradients, which are zero before.
+
+    By hand where the network can, by a graph inside otherwise.
+    """
+    pull = getattr(net, "pull", None)
+    if pull is not None and not getattr(net, "layer_norm", False):
+        return pull(x)
     with torch.enable_grad():
         result = net(x)
     return result.detach(), result.backward

@@ -11,10 +11,11 @@ from torch import nn
 
 from hardware.errors import BadInput, NotFoundError
 from robo_rl.config import NETWORKS
-from robo_rl.entity_nets import DeepSets, Dense, Mixer, TwoToken, Typed, Widths
+from robo_rl.entity_nets import DeepSets, Mixer, Product, Typed, Widths
 from robo_rl.fast_linear import LinearFn
 from robo_rl.layout import Layout
 from robo_rl.nets import MLP
+from robo_rl.two_token import TwoToken
 
 KINDS = {"two_token": TwoToken, "typed": Typed, "deep_sets": DeepSets}
 
@@ -86,9 +87,9 @@ def build(shape: NetShape, linear: LinearFn = F.linear, generator: torch.Generat
         return MLP(shape.sizes, shape.activation, last_gain=0.01, linear=linear, generator=generator)
     net = _bare(shape)
     for part in net.modules():
-        if isinstance(part, Dense):
+        if isinstance(part, Product):
             part.linear = linear
-        if isinstance(part, (Dense, Mixer)):
+        if isinstance(part, (Product, Mixer)):
             part.reset(generator)
     return net
 
