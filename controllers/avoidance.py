@@ -9,7 +9,7 @@ Array-API style: numpy on the robot, batched torch in a scene; leading dimension
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from controllers import geometric
@@ -17,6 +17,9 @@ from controllers.polytope import nearest
 from controllers.surroundings import Around
 from hardware.arrays import constant, namespace
 from hardware.geometry import quat_from_euler, quat_yaw, rotate
+
+SET_POINT_ACCELERATION = 1.2 * geometric.GRAVITY
+"""Bound, m/s^2, that no set point of the mode attitude_thrust reaches: certificates alone change those."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def sidestep(toward: Any, seen: Near, *, gains: AvoidanceGains) -> Any:
 def repulsion(seen: Near, *, gains: AvoidanceGains) -> Any:
     """Velocity (..., 3) down the repulsive potential, sum of repulsion/2 (range - gap)^2 over members within range.
 
-    Quadratic where Khatib (1986), eq. 16, has 1/gap: bounded, so that a limited acceleration can follow.
+    Quadratic where Khatib (1986) has the square of 1/gap - 1/range: bounded, so that a limited acceleration can follow.
     """
     xp = namespace(seen.gap)
     depth = xp.clip(gains.repulsion_range_m - seen.gap, 0.0, None)
@@ -212,7 +215,8 @@ def certified_set_points(
     pull = geometric.GRAVITY * up - estimate.disturbance
     wish = rotate(quat, up) * (command[..., 3:] / airframe.hover_fraction * geometric.GRAVITY) - pull
     seen = near(state["position_world"], state["velocity_world"], around, room, gains=gains)
-    passed = certified(wish, state["velocity_world"], seen, gains=gains)
+    free = replace(gains, acceleration_max=SET_POINT_ACCELERATION)
+    passed = certified(wish, state["velocity_world"], seen, gains=free)
     thrust = geometric.lifted(passed.acceleration, estimate, gains=tracking)
     changed = geometric.attitude_along(thrust, state, state, airframe=airframe, gains=tracking)
     changed = xp.concat([changed[..., :2], command[..., 2:3], changed[..., 3:]], axis=-1)
