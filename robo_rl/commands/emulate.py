@@ -12,7 +12,7 @@ import importlib
 import json
 import resource
 import signal
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +44,8 @@ class Args:
     """Seed of noise, packet loss and drawn instants."""
     scene: str | None = None
     """Scene whose simulator is the robots' world, for instance quadrotor/hover; by default the built-in one."""
+    airframe: str | None = None
+    """Crazyflie: preset of its airframe.toml that flies, where the scene has the choice too; by default its own."""
     family: Literal["nominal", "train", "wide"] = "nominal"
     """Family of worlds the scene draws from."""
     mocap: bool = False
@@ -120,7 +122,7 @@ def run(args: Args) -> Outcome:
 
 def _further(args: Args) -> dict[str, Any]:
     """Arguments of the emulator that only some robots have."""
-    given = {"mocap": args.mocap, "onboard": args.onboard is not None, "obstacles": args.obstacles is not None}
+    given = {"mocap": args.mocap} | {n: getattr(args, n) is not None for n in ("airframe", "onboard", "obstacles")}
     if args.robot != "crazyflie":
         if unknown := [f"--{name}" for name, there in given.items() if there]:
             raise BadInput(f"{unknown[0]} is for robot 'crazyflie', not '{args.robot}'")
@@ -131,7 +133,7 @@ def _further(args: Args) -> dict[str, Any]:
     from hardware.robots.crazyflie.motion_capture import Capture
     from hardware.robots.crazyflie.obstacles import read_obstacles
 
-    further: dict[str, Any] = {}
+    further: dict[str, Any] = {"airframe": args.airframe or ""}
     if args.obstacles is not None:
         further["obstacles"] = read_obstacles(args.obstacles)
     if args.onboard is not None:
@@ -161,4 +163,9 @@ def _plant(args: Args) -> Any:
         raise BadInput(f"scene {args.scene} simulates robot '{robot}', not '{args.robot}'")
     if entry.plant is None:
         raise RoboError(f"scene {args.scene} offers no world for an emulator")
-    return entry.plant(args.num, family=args.family, seed=args.seed, config=entry.config)
+    config = entry.config
+    if args.airframe is not None:
+        if not hasattr(config, "airframe"):
+            raise BadInput(f"scene {args.scene} has no choice of airframes")
+        config = replace(config, airframe=args.airframe)
+    return entry.plant(args.num, family=args.family, seed=args.seed, config=config)

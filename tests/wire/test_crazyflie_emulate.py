@@ -71,6 +71,13 @@ def test_a_port_in_use_is_one_line_and_a_failure(capsys: pytest.CaptureFixture[s
         ),
         (["crazyflie", "--mocap", "--mocap-noise", "-1"], 1, "motion capture noise of -1.0 m; expected"),
         (["crazyflie", "--mocap-dropout", "0.1"], 1, "rate, dropout, noise or port of motion capture given without"),
+        (["crazyflie", "--airframe", "kite"], 1, "airframe of robot crazyflie 'kite' not found; known: cf21"),
+        (
+            ["crazyflie", "--scene", "quadrotor/hover", "--airframe", "l2f"],
+            1,
+            "quadrotor/hover has no choice of airframes",
+        ),
+        (["crazyflie", "--scene", "quadrotor/swarm", "--airframe", "kite"], 1, "'kite' not found; known: cf21"),
         (["greenhouse_plc", "--mocap"], 1, "--mocap is for robot 'crazyflie', not 'greenhouse_plc'"),
     ],
 )

@@ -20,7 +20,7 @@ from hardware.robots.crazyflie.mocap import MocapServer
 from hardware.robots.crazyflie.motion_capture import Capture
 from hardware.robots.crazyflie.obstacles import NOTHING, Obstacles
 from hardware.robots.crazyflie.onboard import OnboardPolicy
-from hardware.robots.crazyflie.plant import RigidBodyPlant
+from hardware.robots.crazyflie.plant import RigidBodyPlant, load_airframe
 from hardware.robots.crazyflie.swarm import EmulatedSwarm
 from hardware.robots.crazyflie.wire import NULL_PACKET
 from hardware.transport import UdpServer
@@ -184,28 +184,30 @@ def make_emulator(
     mocap_port: int = MOCAP_PORT,
     onboard: Callable[[Obstacles], OnboardPolicy] | None = None,
     obstacles: Obstacles | None = None,
+    airframe: str = "",
 ) -> Emulator:
     """An emulator from plain values, as the command line has them; faults as `name[:at_s[:value]]`.
 
     `capture` adds motion capture, published at `mocap_port` (0: a free one); `onboard` makes a policy that
     flies on board and knows the obstacles: those given, which the built-in world then has, or the plant's own.
+    `airframe` is a preset for the built-in world.
     """
     if num < 1 or (plant is not None and plant.num_robots != num):
         raise BadInput(f"{num} drones given; expected at least 1, and as many as the plant has")
     rng = np.random.default_rng(seed)
     strikes = [parse_fault(text, rng) for text in faults]
-    plant, known = _world(plant, num, obstacles)
+    plant, known = _world(plant, num, obstacles, airframe)
     policy = None if onboard is None else onboard(known)
     swarm = EmulatedSwarm(plant, num=num, seed=seed, faults=strikes, capture=capture, onboard=policy)
     published = None if capture is None else mocap_port
     return Emulator(swarm, host=host, port=port, time_scale=time_scale, mocap_port=published, obstacles=known)
 
 
-def _world(plant: Plant | None, num: int, obstacles: Obstacles | None) -> tuple[Plant, Obstacles]:
+def _world(plant: Plant | None, num: int, obstacles: Obstacles | None, airframe: str) -> tuple[Plant, Obstacles]:
     """The world, and the obstacles in it; raises BadInput where both the plant and the caller bring some."""
     if plant is None:
         known = obstacles or NOTHING
-        return RigidBodyPlant(num, obstacles=known), known
+        return RigidBodyPlant(num, load_airframe(airframe), obstacles=known), known
     own = getattr(plant, "obstacles", None)
     if own is not None and obstacles is not None:
         raise BadInput(f"the scene has {len(own.radius)} obstacles of its own; leave out --obstacles")
