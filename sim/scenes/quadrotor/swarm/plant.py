@@ -52,9 +52,10 @@ class SwarmRoom:
     def drive(self, actuators: Tensor, dt_s: float) -> None:
         """Advances all drones by `dt_s` under rotor commands (4, N)."""
         random = torch.rand((contacts.RANDOM_ROWS + 4, self.num_envs), generator=self._random)
-        move = self._moves.setdefault(dt_s, prepared(partial(self._move, dt_s=dt_s), self._engine))
+        if dt_s not in self._moves:
+            self._moves[dt_s] = prepared(partial(self._move, dt_s=dt_s), self._engine)
         state = self.task.state
-        flown, touch, washed = move(state["body"], actuators, random)
+        flown, touch, washed = self._moves[dt_s](state["body"], actuators, random)
         if touch.any():
             self._contacts += (touch & ~self._touched).sum(1)
             washed = self._washed(self._bounced(flown, touch, random), random, dt_s)
