@@ -183,6 +183,28 @@ def test_the_policy_on_board_flies_to_the_goals_and_gives_way_for_the_landing(tm
     assert abs(states[-1][2]) < 0.1
 
 
+def test_positions_from_motion_capture(seeing: Path, tmp_path: Path) -> None:
+    """What cf1 perceives of cf2 by the cameras is where cf2 saw itself; velocities are made of positions."""
+    argv = ["--num", 2, "--mocap", "emulated", "--goal", "0.2,-0.4,0.9", "0.2,0.4,0.9", "--duration", 3]
+    ran = run(tmp_path, "deploy", seeing, *PATIENT, *argv, "--log", tmp_path / "log")
+    assert ran.status == 0, ran
+    other = [s.value for s in recorded_states(Log(tmp_path / "log" / "cf2"), SPEC)]
+    t_ns = np.array([s.t_ns for s in other])
+    own = {s.value.t_ns: s.value for s in recorded_states(Log(tmp_path / "log" / "cf1"), SPEC)}
+    off, closing = [], []
+    for tick in (t.value for t in recorded_ticks(Log(tmp_path / "log" / "cf1"), SPEC)):
+        assert tick.perceived["neighbour_present"].tolist() == [1.0, 0.0]
+        there = other[min(int(np.searchsorted(t_ns, tick.state_t_ns)), len(other) - 1)].signals["position_world"]
+        off.append(
+            np.linalg.norm(
+                tick.perceived["neighbour_position"][:3] + own[tick.state_t_ns].signals["position_world"] - there
+            )
+        )
+        closing.append(abs(tick.perceived["neighbour_closing"][0]))
+    assert np.median(off) < 0.03
+    assert np.median(closing) < 0.5
+
+
 def test_an_interrupt_lands_all(blind: Path, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "result.json"
     argv = command("deploy", blind, *PATIENT, "--num", 3, "--duration", "60", "--log", log, "--json", out)
