@@ -7,7 +7,8 @@ import numpy as np
 
 from hardware.errors import BadInput
 from robo_rl.export_c.parts import literal
-from robo_rl.export_c.static_graph import LAYER, Node, StaticGraph
+from robo_rl.export_c.simplify import ALIASES, LAYER
+from robo_rl.export_c.static_graph import Node, StaticGraph
 
 Name = Callable[[str], str]
 """Tensor -> C expression of its first element's address."""
@@ -15,7 +16,6 @@ Name = Callable[[str], str]
 UNARY = {
     "Abs": "{x} < 0.0f ? -{x} : {x}",
     "Exp": "policy_exp({x})",
-    "Identity": "{x}",
     "Neg": "-{x}",
     "Reciprocal": "1.0f / {x}",
     "Relu": "{x} > 0.0f ? {x} : 0.0f",
@@ -34,8 +34,6 @@ BINARY = {
     "Less": "{a} < {b} ? 1.0f : 0.0f",
     "Where": "{c} != 0.0f ? {a} : {b}",
 }
-ALIASES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
-"""They change the shape only: row-major data stays where it is."""
 REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceSum")
 
 

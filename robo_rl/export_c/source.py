@@ -13,7 +13,8 @@ from controllers.artifact import PolicyArtifact
 from hardware.errors import BadInput
 from robo_rl.export_c.operators import statements
 from robo_rl.export_c.parts import INFINITY, literal, only_used, template
-from robo_rl.export_c.static_graph import StaticGraph, static_graph, with_layers
+from robo_rl.export_c.simplify import roots, simplified
+from robo_rl.export_c.static_graph import Node, StaticGraph, static_graph
 
 PART = 8
 """Operators per function of the generated code."""
@@ -32,7 +33,7 @@ class Footprint:
 
 def write_c(artifact: PolicyArtifact, folder: Path) -> Footprint:
     """Writes the three files aside and renames them; raises BadInput for a graph that has no C form."""
-    graph = with_layers(static_graph(onnx.load_from_string(artifact.path.read_bytes())))
+    graph = simplified(static_graph(onnx.load_from_string(artifact.path.read_bytes())))
     places, size = _places(graph)
     footprint = Footprint(sum(int(v.size) for v in graph.constants.values() if v.dtype == np.float32), 4 * size)
     texts = (_header(artifact, graph, footprint), _source(artifact, graph, places, size), _check(artifact, graph))
@@ -51,13 +52,14 @@ def write_files(folder: Path, texts: Mapping[str, str]) -> None:
 
 def _places(graph: StaticGraph) -> tuple[dict[str, int], int]:
     """Offset of every intermediate tensor in one buffer, first fit over lifetimes; and the buffer's length."""
-    last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
+    root = roots(graph)
+    last = {root.get(name, name): i for i, node in enumerate(graph.nodes) for name in node.inputs}
     places: dict[str, int] = {}
     alive: list[tuple[int, int, str]] = []
     size = 0
     for i, node in enumerate(graph.nodes):
         for name in node.outputs:
-            if not name or name == graph.output:
+            if not name or name == graph.output or name in root:
                 continue
             length, offset = int(np.prod(graph.shapes[name], dtype=int)), 0
             for begin, end, _ in sorted(alive):
@@ -105,22 +107,25 @@ void policy_run({_parameters(graph)}, float command[POLICY_COMMAND_SIZE]);
 
 def _source(artifact: PolicyArtifact, graph: StaticGraph, places: dict[str, int], size: int) -> str:
     numbers = {name: f"c{i}" for i, name in enumerate(graph.constants)}
+    root = roots(graph)
 
     def at(name: str) -> str:
+        name = root.get(name, name)
         if name in numbers:
             return numbers[name]
         if name in graph.inputs:
             return _c_name(name)
         return "command" if name == graph.output else f"(buffer + {places[name]})"
 
-    blocks = [statements(node, graph, at) for node in graph.nodes]
+    nodes = [node for node in graph.nodes if node.outputs[0] not in root]
+    blocks = [statements(node, graph, at) for node in nodes]
     used = " ".join(line for block in blocks for line in block)
     constants = [
         _array(numbers[name], value)
         for name, value in graph.constants.items()
         if re.search(rf"\b{numbers[name]}\b", used)
     ]
-    parts, calls = _parts(graph, blocks)
+    parts, calls = _parts(graph, nodes, blocks)
     limits = artifact.interface.mode.limits.position
     clamps = "\n".join(
         f"  command[{i}] = command[{i}] < {literal(low)} ? {literal(low)} : "
@@ -147,7 +152,7 @@ def _source(artifact: PolicyArtifact, graph: StaticGraph, places: dict[str, int]
 {math}
 {chr(10).join(constants)}
 
-static float buffer[{max(size, 1)}];
+{f'static float buffer[{size}];' if size else ''}
 
 {parts}
 void policy_run({_parameters(graph)}, float command[POLICY_COMMAND_SIZE]) {{
@@ -158,7 +163,7 @@ void policy_run({_parameters(graph)}, float command[POLICY_COMMAND_SIZE]) {{
 """
 
 
-def _parts(graph: StaticGraph, blocks: Sequence[Sequence[str]]) -> tuple[str, str]:
+def _parts(graph: StaticGraph, nodes: Sequence[Node], blocks: Sequence[Sequence[str]]) -> tuple[str, str]:
     """The operators' statements as functions of a few operators each, and the calls of these functions.
 
     As one function they would keep so many addresses at hand that the stack grew with the network.
@@ -166,10 +171,9 @@ def _parts(graph: StaticGraph, blocks: Sequence[Sequence[str]]) -> tuple[str, st
     names = [*(_c_name(n) for n in graph.inputs), "command"]
     functions, calls = [], []
     for k, begin in enumerate(range(0, len(blocks), PART)):
-        nodes, inner = graph.nodes[begin : begin + PART], blocks[begin : begin + PART]
+        some = zip(nodes[begin : begin + PART], blocks[begin : begin + PART], strict=True)
         body = "\n".join(
-            "\n".join([f"  {{ /* {node.op} */", *(f"    {line}" for line in block), "  }"])
-            for node, block in zip(nodes, inner, strict=True)
+            "\n".join([f"  {{ /* {node.op} */", *(f"    {line}" for line in block), "  }"]) for node, block in some
         )
         used = [n for n in names if re.search(rf"\b{n}\b", body)]
         given = ", ".join(f"{'' if n == 'command' else 'const '}float *{n}" for n in used) or "void"

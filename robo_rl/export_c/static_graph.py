@@ -61,38 +61,6 @@ def static_graph(model: onnx.ModelProto) -> StaticGraph:
     return StaticGraph(inputs, model.graph.output[0].name, tuple(nodes), kept, shapes)
 
 
-LAYER = "Layer"
-"""Rows times a constant matrix that is stored column by column (out, inner), plus a bias (out,) where there is one."""
-
-
-def with_layers(graph: StaticGraph) -> StaticGraph:
-    """The same graph with its products by constant matrices as layers, so that weights are read in order."""
-    constants = dict(graph.constants)
-    nodes = []
-    for node in graph.nodes:
-        weight = constants.get(node.inputs[1]) if node.op in ("Gemm", "MatMul") else None
-        if weight is None or weight.ndim != 2 or not _plain(node, graph):
-            nodes.append(node)
-            continue
-        name = node.inputs[1]
-        if not node.attributes.get("transB", 0):
-            name += ".T"
-            constants[name] = np.ascontiguousarray(weight.T)
-        inputs = (node.inputs[0], name, *node.inputs[2:])
-        nodes.append(Node(LAYER, inputs, node.outputs, {}))
-    used = {name for n in nodes for name in n.inputs}
-    constants = {name: value for name, value in constants.items() if name in used}
-    shapes = graph.shapes | {name: value.shape for name, value in constants.items()}
-    return StaticGraph(graph.inputs, graph.output, tuple(nodes), constants, shapes)
-
-
-def _plain(node: Node, graph: StaticGraph) -> bool:
-    """Whether a product has no other trait than a bias per column."""
-    bias = graph.shapes[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else ()
-    scaled = any(node.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta"))
-    return not (scaled or node.attributes.get("transA", 0) or any(n != 1 for n in bias[:-1]))
-
-
 def _with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)

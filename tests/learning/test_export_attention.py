@@ -59,7 +59,8 @@ def _in_double(path: Path, obs: NDArray[np.float32]) -> NDArray[np.float64]:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.elem_type = TensorProto.DOUBLE
     del model.graph.value_info[:]
-    return np.asarray(ReferenceEvaluator(model).run(None, {"policy": obs.astype(np.float64)})[0])
+    (command,) = tuple(ReferenceEvaluator(model).run(None, {"policy": obs.astype(np.float64)}))
+    return np.asarray(command)
 
 
 def test_c_says_what_the_network_says(exported: tuple[PolicyArtifact, Path]) -> None:
