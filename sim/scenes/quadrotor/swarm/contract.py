@@ -94,7 +94,8 @@ def make_swarm_env(
 
 def judged(config: SwarmConfig) -> SwarmConfig:
     """The settings under which a policy that was trained with these is evaluated: whole flights, no aids."""
-    return replace(config, contact_ends=False, replay=0.0, curriculum=Curriculum())
+    whole = {"contact_ends": False, "replay": 0.0, "curriculum": Curriculum(), "episode_s": SwarmConfig.episode_s}
+    return replace(config, **whole)
 
 
 def track(env: BatchEnv) -> torch.Tensor:
