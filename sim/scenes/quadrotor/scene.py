@@ -21,8 +21,8 @@ from sim.scenes.quadrotor.logged import hover_reward
 from sim.scenes.quadrotor.openloop import OpenLoopDrones
 from sim.scenes.quadrotor.rollout import QuadrotorRollout
 from sim.scenes.quadrotor.swarm import contract as swarm
-from sim.scenes.quadrotor.swarm.baseline import BASELINES, swarm_baseline
 from sim.scenes.quadrotor.swarm import speed as swarm_speed
+from sim.scenes.quadrotor.swarm.baseline import BASELINES, swarm_baseline
 from sim.scenes.quadrotor.swarm.config import SwarmConfig
 from sim.spec import SceneSpec
 
