@@ -1,6 +1,7 @@
 """A policy at work on one robot: observation from the newest state, command from the graph, memory of what was sent."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from controllers.standing import standing
 from controllers.surroundings import PERCEIVED
 
 Signals = Mapping[str, NDArray[np.float64]]
-NOTHING: Signals = {}
+NOTHING: Signals = MappingProxyType({})
 
 
 class Decision(NamedTuple):

@@ -10,8 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardware.guard import limit_command
-from hardware.spec import LimitArrays, Limits
+from hardware.clock import SteppedClock
+from hardware.errors import RoboError
+from hardware.guard import GuardedRobot, limit_command
+from hardware.spec import LimitArrays, Limits, load_spec
 
 NASTY = st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324, -5e-324, 1.8e308, -1.8e308, 1e-310])
 ANY_FLOAT = st.one_of(NASTY, st.floats(width=64), st.floats(-3.0, 3.0))
@@ -181,3 +183,20 @@ def test_gradients_are_always_finite(command: np.ndarray, last: np.ndarray, limi
     leaf, start = torch.from_numpy(command).requires_grad_(), torch.from_numpy(last).requires_grad_()
     grads = torch.autograd.grad(limit_command(leaf, start, on_torch, dt_s).sum(), (leaf, start))
     assert all(torch.isfinite(g).all() for g in grads)
+
+
+def test_parameters_pass_to_robots_that_have_some() -> None:
+    class Adjustable:
+        spec = load_spec("crazyflie")
+        written: list[tuple[str, float, str]] = []
+
+        def set_parameter(self, name: str, value: float, kind: str) -> None:
+            self.written.append((name, value, kind))
+
+    class Fixed:
+        spec = load_spec("crazyflie")
+
+    GuardedRobot(Adjustable(), SteppedClock()).set_parameter("a.b", 6.0, "uint8")  # type: ignore[arg-type]
+    assert Adjustable.written == [("a.b", 6.0, "uint8")]
+    with pytest.raises(RoboError, match="robot crazyflie has no parameters"):
+        GuardedRobot(Fixed(), SteppedClock()).set_parameter("a.b", 6.0, "uint8")  # type: ignore[arg-type]

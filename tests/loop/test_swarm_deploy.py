@@ -205,6 +205,19 @@ def test_positions_from_motion_capture(seeing: Path, tmp_path: Path) -> None:
     assert np.median(closing) < 0.5
 
 
+def test_dry_runs_of_one_and_of_several_move_nothing(seeing: Path, obstacles: Path, tmp_path: Path) -> None:
+    argv = ("deploy", seeing, "--obstacles", obstacles, "--dry-run", "--log", tmp_path / "log")
+    one = run(tmp_path, *argv)
+    assert one.status == 0, one
+    assert one.result is not None
+    assert one.result["transport"] == "direct"  # no topic tells what is around
+    several = run(tmp_path, *argv, "--num", 2, "--formation", "line")
+    assert several.status == 0, several
+    assert several.result is not None
+    assert [d["name"] for d in several.result["drones"]] == ["cf1", "cf2"]
+    assert not (tmp_path / "log").exists()
+
+
 def test_an_interrupt_lands_all(blind: Path, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "result.json"
     argv = command("deploy", blind, *PATIENT, "--num", 3, "--duration", "60", "--log", log, "--json", out)
