@@ -40,22 +40,22 @@ def _wilson(p: float, n: float, z: float = 1.959963984540054) -> tuple[float, fl
     return (0.0 if p == 0.0 else centre - half), (1.0 if p == 1.0 else centre + half)
 
 
-def wilson_clustered(hits: Scores, clusters: NDArray[np.integer]) -> tuple[float, float]:
+def wilson_clustered(hits: Scores | NDArray[np.bool_], clusters: NDArray[np.integer]) -> tuple[float, float]:
     """95 % interval of the mean of hits (R,) of 0 or 1 that come in clusters (R,), such as drones of one flight.
 
     Wilson's interval for as many independent trials as the variance between clusters leaves (Kish 1965); never more
     than there are, and where all hits are equal, one per cluster.
     """
-    hits = np.asarray(hits, dtype=float)
+    scores = np.asarray(hits, dtype=float)
     _, index, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
-    trials, groups = len(hits), len(sizes)
-    rate = float(hits.mean())
+    trials, groups = len(scores), len(sizes)
+    rate = float(scores.mean())
     if groups == trials:
-        return wilson(round(hits.sum()), trials)
+        return wilson(round(scores.sum()), trials)
     if groups < 2 or rate in (0.0, 1.0):
         effective = float(groups)
     else:
-        residual = np.bincount(index, hits - rate)
+        residual = np.bincount(index, scores - rate)
         variance = float((residual**2).sum()) / trials**2 * groups / (groups - 1)
         effective = min(float(trials), rate * (1.0 - rate) / variance) if variance > 0.0 else float(trials)
     return _wilson(rate, effective)

@@ -95,7 +95,7 @@ def test_snapshots_of_a_teacher_are_where_episodes_begin() -> None:
 
 def test_shares_and_rows_that_cannot_be() -> None:
     rows = {"age": torch.zeros(5)}
-    with pytest.raises(BadInput, match="share of snapshot starts 0.0; expected above 0 and at most 1"):
+    with pytest.raises(BadInput, match=r"share of snapshot starts 0\.0; expected above 0 and at most 1"):
         SnapshotStarts(rows, 1, 0.0)
     with pytest.raises(BadInput, match="5 rows of snapshots do not make environments of 2"):
         SnapshotStarts(rows, 2, 0.5)

@@ -62,7 +62,7 @@ def test_observations_are_what_the_robots_side_would_make_of_the_same_signals(fr
         view = env.task.view(None)
         measured = env.task.measured(view)
         own = [measured[k] for k in ("position_world", "velocity_world", "quat_wxyz")]
-        seen = perceive(*own, around(env), neighbours=2, obstacles=2)
+        seen = perceive(own[0], own[1], own[2], around(env), neighbours=2, obstacles=2)
         fresh = over if over.any() else slice(None)  # after a restart, only those begun anew see the newcomers
         for name, values in seen.items():
             if name in measured:
@@ -118,7 +118,7 @@ def test_the_turned_observation_does_not_change_when_the_world_turns_about_z(tur
         state["quat_wxyz"] = multiplied(quat) if turned else quat
         near = Around(move(others), move(speeds), flags, flat(poles), torch.ones(n, 6, dtype=torch.bool), radius)
         own = [state[k] for k in ("position_world", "velocity_world", "quat_wxyz")]
-        state |= perceive(*own, near, neighbours=2, obstacles=2)
+        state |= perceive(own[0], own[1], own[2], near, neighbours=2, obstacles=2)
         memory = interface.start((n,), torch.zeros(1, dtype=torch.float64))
         return interface.observe(state, {"position_world": move(goal)}, memory)[0]["policy"]
 

@@ -152,3 +152,9 @@ def free_places(bank: Bank, maps: Tensor, count: int, jitter_m: float, generator
     places = torch.cat([cell_centres(device)[cells].permute(2, 1, 0), levels.T[None]])
     shift = torch.rand(places.shape, generator=generator, device=device) - 0.5
     return places + jitter_m * shift
+
+
+def roominess(places: Tensor, others: Tensor, counted: Tensor, most_m: float) -> Tensor:
+    """(P, n) distance of places (3, P, n) from the nearest of the counted (A, n) points (3, A, n), at most `most_m`."""
+    away = (places[:, :, None] - others[:, None]).square().sum(0).sqrt()
+    return torch.where(counted, away, most_m).amin(1).clamp(max=most_m)

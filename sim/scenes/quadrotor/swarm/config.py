@@ -38,8 +38,8 @@ class Weights:
     speed: float = -0.15
     """Speed (m/s), faded in by the same bell as `close`."""
     progress: float = 0.4
-    """Speed towards the goal, at most 1.5 m/s: without it, flights of several metres hardly pay within the second that a
-    discount of 0.99 looks ahead."""
+    """Speed towards the goal, at most 1.5 m/s: without it, flights of several metres hardly pay within the second or two
+    that the discount looks ahead."""
     action_change: float = -0.05
     """Squared change of the action."""
     rate_xy: float = -0.004
@@ -195,7 +195,12 @@ def check(config: SwarmConfig) -> None:
     if not (c.success_radius_m is None or c.success_radius_m > 0.0):
         raise BadInput(f"success_radius_m = {c.success_radius_m}; expected a positive number")
     k = c.curriculum
-    if not (0.0 <= k.density <= c.density and 1 <= (k.drones or c.drones) <= c.drones and k.steps > 0 and 0.0 <= k.contact <= 1.0):
+    if not (
+        0.0 <= k.density <= c.density
+        and 1 <= (k.drones or c.drones) <= c.drones
+        and k.steps > 0
+        and 0.0 <= k.contact <= 1.0
+    ):
         raise BadInput(f"curriculum {k} does not lead up to density {c.density} and {c.drones} drones")
 
 

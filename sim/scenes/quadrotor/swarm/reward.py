@@ -71,7 +71,9 @@ def reward(
         "rate_xy": lambda: turn[0] + turn[1],
         "rate_z": lambda: turn[2],
         "tilt": lambda: 1.0 - cosine,
-        "obstacle_closing": lambda: closing.clamp(min=0.0) * torch.exp(clearance * (-1.0 / OBSTACLE_FADE_M)).clamp(max=1.0),
+        "obstacle_closing": lambda: (
+            closing.clamp(min=0.0) * torch.exp(clearance * (-1.0 / OBSTACLE_FADE_M)).clamp(max=1.0)
+        ),
         "neighbour_closing": lambda: others,
     }
     shaped = _weighted(terms, w, distance)

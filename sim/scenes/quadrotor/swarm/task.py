@@ -17,8 +17,8 @@ from sim.dynamics import quadrotor as body
 from sim.engine import prepared
 from sim.env import Verdict
 from sim.randomization import Family, draw_bounds, draw_range
-from sim.scenes.quadrotor.swarm import contacts, records, reward
-from sim.scenes.quadrotor.swarm.arena import Bank, draw_bank, free_places, nearby, nearest
+from sim.scenes.quadrotor.swarm import contacts, critic, records, reward
+from sim.scenes.quadrotor.swarm.arena import Bank, draw_bank, free_places, nearby, nearest, roominess
 from sim.scenes.quadrotor.swarm.config import SwarmConfig, check
 from sim.scenes.quadrotor.swarm.curriculum import Level
 from sim.scenes.quadrotor.swarm.perception import layout, perceived
@@ -181,7 +181,7 @@ class SwarmTask:
         paid, ended, s["records"], *told = self._score(
             s["body"], s["goal"], s["facts"], s["records"], action, last_action, age, s["clock"], s["flying"], factor
         )
-        metrics = dict(zip(records.METRICS, told, strict=True))
+        metrics = {str(name): value for name, value in zip(records.METRICS, told, strict=True)}
         return Verdict(paid, torch.zeros_like(paid), ended, metrics)
 
     def view(self, ids: Tensor | None) -> dict[str, Tensor]:
@@ -191,40 +191,20 @@ class SwarmTask:
 
     def measured(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Signals as the drone reports them, and what it perceives."""
-        parts = view["perceived"].split(list(self._layout.values()))
-        return self.worlds.measured(view) | {n: p.T for n, p in zip(self._layout, parts, strict=True)}
+        return self.worlds.measured(view) | {n: p.T for n, p in self._signals(view["perceived"]).items()}
 
     def goal(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where each drone is to be now, (n, 3)."""
         return {"position_world": view["goal"].T}
 
     def privileged(self, view: Mapping[str, Tensor]) -> Tensor:
-        """(n, C): true error and velocity in the heading's frame, attitude, rates, rotors, what is perceived, drone."""
-        position, velocity, quat, rate, rotor = view["body"].split(body.STATE_PARTS)
-        forms = body.rotation_forms(quat)
-        heading = forms[[6, 4]]
-        cosine, sine = heading * torch.rsqrt((heading * heading).sum(0) + 1e-12)
-        turn = lambda x, y: [cosine * x + sine * y, cosine * y - sine * x]  # noqa: E731
-        error = view["goal"] - position
-        planes = [
-            torch.stack([*turn(error[0], error[1]), error[2], *turn(velocity[0], velocity[1]), velocity[2]]),
-            torch.clamp(4.0 * error, -1.0, 1.0),
-            forms[[7, 8, 2]],
-            0.2 * rate,
-            rotor,
-            view["command"],
-        ]
-        parts = dict(zip(self._layout, view["perceived"].split(list(self._layout.values())), strict=True))
-        for name, values in parts.items():
-            if name in ("neighbour_position", "neighbour_velocity"):
-                v = values.reshape(-1, 3, values.shape[1])
-                values = torch.stack([*turn(v[:, 0], v[:, 1]), v[:, 2]], 1).reshape(values.shape)
-            elif name == "obstacle_direction":
-                v = values.reshape(-1, 2, values.shape[1])
-                values = torch.stack(turn(v[:, 0], v[:, 1]), 1).reshape(values.shape)
-            planes.append(values.clamp(-3.0, 3.0))
-        planes.append((self.worlds.params(view)[self._visible] - self._middle) * self._inverse_span)
-        return torch.cat(planes).T.contiguous()
+        """The critic's observation (n, C)."""
+        drone = (self.worlds.params(view)[self._visible] - self._middle) * self._inverse_span
+        return critic.truth(view["body"], view["goal"], view["command"], self._signals(view["perceived"]), drone)
+
+    def _signals(self, perceived: Tensor) -> dict[str, Tensor]:
+        """Perceived planes (R, n) by signal."""
+        return dict(zip(self._layout, perceived.split(list(self._layout.values())), strict=True))
 
     def stagger(self, age: Tensor, generator: torch.Generator) -> None:
         """Moves the rooms' clocks apart."""
@@ -252,20 +232,14 @@ class SwarmTask:
         self.worlds.restart(ids, generator)
         room, itself = ids % self.rooms, ids // self.rooms
         places = free_places(self.bank, s["map"][ids], SEEN_PLACES, JITTER_M, generator)
-        apart = torch.arange(agents, device=self.device)[:, None] == itself
-
-        def roominess(points: Tensor) -> Tensor:
-            """(SEEN_PLACES, n) distance of each place from the nearest of points (3, N), at most ROOMY_M."""
-            others = points.reshape(3, agents, -1)[:, :, room]
-            away = (places[:, :, None] - others[:, None]).square().sum(0).sqrt()
-            return torch.where(apart, ROOMY_M, away).amin(1).clamp(max=ROOMY_M)
-
-        index = roominess(s["body"][:3]).argmax(0)
+        apart = torch.arange(agents, device=self.device)[:, None] != itself
+        positions = s["body"][:3].reshape(3, agents, -1)[:, :, room]
+        index = roominess(places, positions, apart, ROOMY_M).argmax(0)
         start = places.gather(1, index.expand(3, 1, -1))[:, 0]
         if not self.scenario.moving:
-            room_for = roominess(s["goal"])
-            room_for.scatter_(0, index[None], 0.0)
-            goal = places.gather(1, room_for.argmax(0).expand(3, 1, -1))[:, 0]
+            left = roominess(places, s["goal"].reshape(3, agents, -1)[:, :, room], apart, ROOMY_M)
+            left.scatter_(0, index[None], 0.0)
+            goal = places.gather(1, left.argmax(0).expand(3, 1, -1))[:, 0]
             kept = self._sharing(s["goal"])[ids]
             s["path"][:3, ids] = torch.where(kept, s["path"][:3, ids], goal)
         self._place(ids, start, generator)
@@ -374,7 +348,7 @@ class SwarmTask:
             heard = torch.where(random[-1] < c.dropout, shared, heard)
         seen = self._see(measured, heard, flying, maps, candidates, radius)
         goal = self.scenario.goal(path, clock * self._dt_s)
-        parts = dict(zip(self._layout, seen.split(list(self._layout.values())), strict=True))
+        parts = self._signals(seen)
         gap, others = reward.gaps(pairs, flying, agents)
         facts = torch.cat(
             [
