@@ -37,9 +37,19 @@ LATCHED_TOPICS = frozenset({CARD[0], GOAL[0], STATUS_TOPIC})
 class LogSink:
     """Writes what a loop tells; closes the recording as a context manager. Raises BadInput for a directory in use."""
 
-    def __init__(self, directory: Path, robot: RobotSpec, name: str, artifact: PolicyArtifact, now_ns: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        robot: RobotSpec,
+        name: str,
+        artifact: PolicyArtifact,
+        now_ns: int,
+        *,
+        ticks: bool = True,
+    ) -> None:
+        """Without `ticks`, for a policy on board that does not tell what it sees, only the goals are kept of them."""
         self.path = directory
-        self._robot, self._name = robot, name
+        self._robot, self._name, self._ticks = robot, name, ticks
         self._make = RosbagsMessages()
         self._writer = LogWriter(directory, custom={"policy_sha256": artifact.sha256, "robot": robot.name})
         self._goal: dict[str, list[float]] = {}
@@ -71,7 +81,7 @@ class LogSink:
         if goal != self._goal:
             self._goal = goal
             self._put(GOAL[0], goal_message(tick.goal, now_ns, self._make), now_ns)
-        if tick.observation:  # a policy on board tells nothing of what it sees
+        if self._ticks:
             self._put(TICK_TOPIC, pack_tick(tick, self._make), now_ns)
 
     def sent(self, command: Command, now_ns: int) -> None:

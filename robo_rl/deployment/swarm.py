@@ -60,7 +60,8 @@ class Telling(LogSink):
     """A robot's recording, and its voice in the chorus."""
 
     def __init__(self, order: Order, name: str, now_ns: int, chorus: Chorus) -> None:
-        super().__init__(order.log / name, order.artifact.interface.robot, name, order.artifact, now_ns)
+        spec, ticks = order.artifact.interface.robot, not _swarm_of(order).onboard
+        super().__init__(order.log / name, spec, name, order.artifact, now_ns, ticks=ticks)
         self._said_by, self._chorus = name, chorus
 
     def event(self, level: Level, text: str, values: dict[str, str], now_ns: int) -> None:
@@ -112,7 +113,7 @@ def fly(order: Order, *, topics: bool = False) -> dict[str, Any]:
 
 
 def rehearse(order: Order) -> dict[str, Any]:
-    """Connects to all, computes one command for each; arms nothing, moves nothing."""
+    """Connects to all and says where each one stands and would go; arms nothing, moves nothing."""
     wanted = _swarm_of(order)
     clock = MonotonicClock(order.time_scale)
     with ExitStack() as stack:
