@@ -38,8 +38,8 @@ class Weights:
     speed: float = -0.15
     """Speed (m/s), faded in by the same bell as `close`."""
     progress: float = 0.4
-    """Speed towards the goal, at most 1.5 m/s: without it, flights of several metres hardly pay within the second or two
-    that the discount looks ahead."""
+    """Speed towards the goal, at most 1.5 m/s: without it, flights of several metres hardly pay within the seconds that
+    the discount looks ahead."""
     action_change: float = -0.05
     """Squared change of the action."""
     rate_xy: float = -0.004

@@ -17,7 +17,8 @@ from sim.randomization import Family
 from sim.scenes.quadrotor.bullet import INERTIA, BulletStep, check_device
 from sim.scenes.quadrotor.swarm.config import SwarmConfig
 from sim.scenes.quadrotor.swarm.contacts import ARM_M, FRICTION, RESTITUTION
-from sim.scenes.quadrotor.swarm.task import Physics, SwarmTask
+from sim.scenes.quadrotor.swarm.interaction import Physics
+from sim.scenes.quadrotor.swarm.task import SwarmTask
 from sim.spec import SceneSpec
 
 

@@ -4,8 +4,7 @@ An episode belongs to a room: its clock ends all its drones' flights at once, an
 Where a contact ends a flight (in training), that drone alone starts again elsewhere, and the others fly on.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -17,11 +16,11 @@ from sim.dynamics import quadrotor as body
 from sim.engine import prepared
 from sim.env import Verdict
 from sim.randomization import Family, draw_bounds, draw_range
-from sim.scenes.quadrotor.swarm import contacts, critic, records, reward
-from sim.scenes.quadrotor.swarm.arena import Bank, draw_bank, free_places, nearby, nearest, roominess
+from sim.scenes.quadrotor.swarm import critic, records, reward
+from sim.scenes.quadrotor.swarm.arena import Bank, draw_bank, free_places, roominess
 from sim.scenes.quadrotor.swarm.config import SwarmConfig, check
 from sim.scenes.quadrotor.swarm.curriculum import Level
-from sim.scenes.quadrotor.swarm.perception import layout, perceived
+from sim.scenes.quadrotor.swarm.interaction import PARKED_M, RANDOM_ROWS, TORCH, Interaction, Physics
 from sim.scenes.quadrotor.swarm.scenarios import PATH_ROWS, scenario
 from sim.scenes.quadrotor.world import NOISE, QuadrotorWorlds
 from sim.spec import SceneSpec
@@ -29,24 +28,9 @@ from sim.spec import SceneSpec
 JITTER_M = 0.1
 """Starts and goals lie in a box of this side around their places."""
 MOST_MAPS = 512
-RANDOM_ROWS = contacts.RANDOM_ROWS + 4 + 1
-"""Uniform numbers per drone and step: contacts, downwash, dropouts."""
 SEEN_PLACES = 16
 """Places among which a drone that starts again, and its goal, choose the one with most room."""
 ROOMY_M = 1.5
-PARKED_M = 20.0
-"""Depth below the floor at which drones wait that do not fly."""
-
-
-class Physics(NamedTuple):
-    """What moves the drones, who touches what, and what that does; another engine brings its own."""
-
-    step: Callable[..., Tensor] = body.step_semi_implicit
-    touching: Callable[..., Tensor] = contacts.touching
-    respond: Callable[..., Tensor] = contacts.respond
-
-
-_TORCH = Physics()
 
 
 class SwarmTask:
@@ -60,7 +44,7 @@ class SwarmTask:
         config: SwarmConfig,
         family: Family = "train",
         device: str | torch.device = "cpu",
-        physics: Physics = _TORCH,
+        physics: Physics = TORCH,
     ) -> None:
         check(config)
         if num_envs % config.drones:
@@ -85,15 +69,15 @@ class SwarmTask:
             engine=config.engine,
             step=physics.step,
         )
-        self._physics = physics
         self.state, self.shared = self.worlds.state, self.worlds.shared
-        self._layout = layout(config.neighbours, config.obstacles_seen, config.frame)
+        self.level = Level(config.curriculum, self.shared, self.device)
+        self.between = Interaction(config, spec, self.worlds, physics, masked=self.level.masks(config.drones))
         make = lambda rows: torch.zeros((rows, num_envs), device=self.device)  # noqa: E731
         self.state |= {
             "path": make(PATH_ROWS),
             "goal": make(3),
             "shared": make(6),
-            "perceived": make(sum(self._layout.values())),
+            "perceived": make(sum(self.between.layout.values())),
             "facts": make(len(reward.FACTS)),
             "touch": make(4).bool(),
             "records": make(records.ROWS),
@@ -101,20 +85,17 @@ class SwarmTask:
             "map": torch.zeros(num_envs, dtype=torch.long, device=self.device),
             "clock": torch.zeros(num_envs, dtype=torch.long, device=self.device),
         }
-        self.level = Level(config.curriculum, self.shared, self.device)
         self.shared["bank"] = torch.zeros((), dtype=torch.long)
         """Seed of the maps, which are drawn again from it."""
         self._bank: tuple[int, Bank] | None = None
         self.scenario = scenario(config.scenario)
         self._dt_s, self._end = 1.0 / spec.rate_hz, round(config.episode_s * spec.rate_hz)
         self._room = torch.tensor(config.room_m, device=self.device)
-        index = {name: i for i, name in enumerate(spec.params)}
-        self._mass, self._inertia = index["mass"], [index[f"inertia_{a}{a}"] for a in "xyz"]
-        self._visible = torch.tensor([i for n, i in index.items() if n not in NOISE], device=self.device)
+        self._visible = torch.tensor([i for i, n in enumerate(spec.params) if n not in NOISE], device=self.device)
         bounds = draw_bounds(spec.params, "wide", {"disturbances"}, self.device)[self._visible]
         self._middle = bounds.mean(1, keepdim=True)
         self._inverse_span = 2.0 / (bounds[:, 1:] - bounds[:, :1]).clamp(min=1e-12)
-        self._interact = prepared(self._interact_flat, config.engine)
+        self._interact = prepared(self.between.after_flight, config.engine)
         self._score = prepared(self._score_flat, config.engine)
 
     @property
@@ -143,8 +124,7 @@ class SwarmTask:
 
     def bodies(self) -> tuple[Tensor, Tensor]:
         """Mass (N,) in kg and moments of inertia (3, N) in kg m^2 of all drones."""
-        params = self.worlds.params(self.worlds.view(None))
-        return params[self._mass], params[self._inertia]
+        return self.between.bodies(self.worlds.params(self.worlds.view(None)))
 
     def restart(self, ids: Tensor | None, generator: torch.Generator) -> None:
         """New rooms where the clock has run out (all, for None); other rows of `ids` start again within theirs."""
@@ -191,7 +171,7 @@ class SwarmTask:
 
     def measured(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Signals as the drone reports them, and what it perceives."""
-        return self.worlds.measured(view) | {n: p.T for n, p in self._signals(view["perceived"]).items()}
+        return self.worlds.measured(view) | {n: p.T for n, p in self.between.signals(view["perceived"]).items()}
 
     def goal(self, view: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where each drone is to be now, (n, 3)."""
@@ -200,11 +180,7 @@ class SwarmTask:
     def privileged(self, view: Mapping[str, Tensor]) -> Tensor:
         """The critic's observation (n, C)."""
         drone = (self.worlds.params(view)[self._visible] - self._middle) * self._inverse_span
-        return critic.truth(view["body"], view["goal"], view["command"], self._signals(view["perceived"]), drone)
-
-    def _signals(self, perceived: Tensor) -> dict[str, Tensor]:
-        """Perceived planes (R, n) by signal."""
-        return dict(zip(self._layout, perceived.split(list(self._layout.values())), strict=True))
+        return critic.truth(view["body"], view["goal"], view["command"], self.between.signals(view["perceived"]), drone)
 
     def stagger(self, age: Tensor, generator: torch.Generator) -> None:
         """Moves the rooms' clocks apart."""
@@ -260,7 +236,7 @@ class SwarmTask:
         s["shared"][:, ids] = torch.cat([measured["position_world"].T, measured["velocity_world"].T])
         room = (ids % self.rooms).unique()
         whole = (room + self.rooms * torch.arange(self.agents, device=self.device)[:, None]).reshape(-1)
-        seen = self._see(
+        seen = self.between.perceived(
             self.worlds.measured(self.worlds.view(whole)),
             s["shared"][:, whole],
             s["flying"][whole],
@@ -271,94 +247,6 @@ class SwarmTask:
         slot = torch.full((self.num_envs,), -1, device=self.device)
         slot[whole] = torch.arange(len(whole), device=self.device)
         s["perceived"][:, ids] = seen[:, slot[ids]]
-
-    def _see(
-        self,
-        measured: Mapping[str, Tensor],
-        shared: Tensor,
-        flying: Tensor,
-        maps: Tensor,
-        candidates: Tensor,
-        radius: Tensor,
-    ) -> Tensor:
-        own = torch.cat([measured["position_world"].T, measured["velocity_world"].T])
-        forms = body.rotation_forms(measured["quat_wxyz"].T)
-        heading = forms[[6, 4]]
-        return perceived(
-            own,
-            shared,
-            flying,
-            heading * torch.rsqrt((heading * heading).sum(0) + 1e-12),
-            maps,
-            candidates,
-            radius,
-            agents=self.agents,
-            neighbours=self.config.neighbours,
-            obstacles=self.config.obstacles_seen,
-            frame=self.config.frame,
-            room=self.config.room_m,
-        )
-
-    def _interact_flat(
-        self,
-        state: Tensor,
-        noise: Tensor,
-        shared: Tensor,
-        touched: Tensor,
-        path: Tensor,
-        clock: Tensor,
-        fixed: Tensor,
-        flying: Tensor,
-        maps: Tensor,
-        candidates: Tensor,
-        radius: Tensor,
-        random: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Body, shared positions, perception, goal, contacts and facts after a flight of one step; pure."""
-        c, agents = self.config, self.agents
-        pairs = contacts.pairs_of(state[:3], agents)
-        closest = nearest(state[:2], nearby(state[:2], maps, candidates, c.room_m), radius.index_select(0, maps), 1)
-        direction, clearance = closest.direction[0], closest.clearance[0]
-        touch = self._physics.touching(state[:3], pairs, clearance, c.room_m) & flying
-        params = self.worlds.params({"fixed": fixed})
-        bounced = self._physics.respond(
-            state,
-            touch,
-            pairs,
-            direction,
-            params[self._mass],
-            random[: contacts.RANDOM_ROWS],
-            params[self._inertia],
-            agents=agents,
-            room=c.room_m,
-            physical=c.contacts == "physical",
-        )
-        if c.downwash and agents > 1:
-            position, velocity, quat, rate, rotor = bounced.split(body.STATE_PARTS)
-            push, turn = contacts.downwash(
-                position, body.rotation_forms(quat), pairs, random[contacts.RANDOM_ROWS : -1], agents
-            )
-            velocity = torch.cat([velocity[:2], torch.add(velocity[2:], push[None], alpha=self._dt_s)])
-            bounced = torch.cat([position, velocity, quat, torch.add(rate, turn, alpha=self._dt_s), rotor])
-        if self.alive is not None:
-            bounced = torch.where(flying, bounced, _waiting(bounced, agents))
-        measured = self.worlds.measured({"body": bounced, "noise": noise, "fixed": fixed})
-        heard = torch.cat([measured["position_world"].T, measured["velocity_world"].T])
-        if c.dropout > 0.0:
-            heard = torch.where(random[-1] < c.dropout, shared, heard)
-        seen = self._see(measured, heard, flying, maps, candidates, radius)
-        goal = self.scenario.goal(path, clock * self._dt_s)
-        parts = self._signals(seen)
-        gap, others = reward.gaps(pairs, flying, agents)
-        facts = torch.cat(
-            [
-                (touch & ~touched).to(seen.dtype),
-                touch.to(seen.dtype),
-                torch.stack([gap, others, clearance, (direction * bounced[3:5]).sum(0)]),
-                reward.neighbour_closing(parts["neighbour_distance"], parts["neighbour_closing"])[None],
-            ]
-        )
-        return bounced, heard, seen, goal, touch, facts
 
     def _score_flat(
         self,
@@ -413,13 +301,3 @@ def _at_rest(params: Mapping[str, Tensor], count: int, generator: torch.Generato
     state = body.rest_state((count,), params["mass"])
     state[body.ROTOR] = body.hover_command(params).clamp(max=1.0)
     return state
-
-
-def _waiting(state: Tensor, agents: int) -> Tensor:
-    """The same drones (17, N), parked below the floor, each at a depth of its own."""
-    rooms = state.shape[1] // agents
-    slot = torch.arange(agents, device=state.device).repeat_interleave(rooms)
-    zero = torch.zeros_like(state[0])
-    rest = torch.zeros_like(state[3:6])
-    place = torch.stack([zero, zero, -PARKED_M - 10.0 * slot])
-    return torch.cat([place, rest, state[6:10], rest, state[13:]])
