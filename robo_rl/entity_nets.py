@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robo_rl.fast_linear import LinearFn
+from robo_rl.fused_attention import attend
 from robo_rl.layout import Layout, Part
 
 EPSILON = 1e-6
@@ -134,10 +135,15 @@ class Mixer(nn.Module):
 
     def forward(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor, absent: Tensor | None) -> Tensor:
         """(B, T, D), three of (B, H, T, head), and what to add to the scores of keys (B, T) -> (B, T, D)."""
-        scores = query @ key.transpose(2, 3) * (1.0 / math.sqrt(self.widths.head))
-        if absent is not None:
-            scores = scores + absent[:, None, None, :]
-        mixed = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2)
+        scale = 1.0 / math.sqrt(self.widths.head)
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting() or query.device.type != "cpu":
+            scores = query @ key.transpose(2, 3) * scale
+            if absent is not None:
+                scores = scores + absent[:, None, None, :]
+            mixed = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2)
+        else:
+            q, k, v = (x.permute(2, 1, 3, 0).contiguous() for x in (query * scale, key, value))
+            mixed = attend(q, k, v, None if absent is None else absent.t()).permute(3, 0, 1, 2)
         mixed = self.out(mixed.reshape(-1, tokens.shape[1], self.widths.heads * self.widths.head))
         return F.layer_norm(tokens + mixed, (self.widths.token,), self.norm_weight, self.norm_bias, EPSILON)
 

@@ -13,10 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from robo_rl.entity_nets import EPSILON
 from robo_rl.fused_mlp import activate_, activation_gradient_
-
-EPSILON = 1e-6
-"""Of the layer norm."""
 
 
 class Weights(NamedTuple):
