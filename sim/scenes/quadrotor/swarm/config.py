@@ -165,6 +165,11 @@ class SwarmConfig:
         """Obstacles of the fullest map."""
         return int(CELLS * self.density)
 
+    @property
+    def free_places(self) -> int:
+        """Places to start and to go to in the fullest map."""
+        return (CELLS - self.most_obstacles) * len(HEIGHTS_M)
+
 
 def check(config: SwarmConfig) -> None:
     """Raises BadInput with one line for settings that no world can have."""
@@ -180,10 +185,10 @@ def check(config: SwarmConfig) -> None:
         raise BadInput(f"obstacle diameters {low} to {c.obstacle_diameter_m} m; expected above 0 and at most 0.85")
     if len(c.room_m) != 3 or not all(x >= FIELD_M + 1.0 for x in c.room_m[:2]) or not c.room_m[2] >= 4.0:
         raise BadInput(f"room_m = {c.room_m}; expected at least {FIELD_M + 1:g} x {FIELD_M + 1:g} x 4 m")
-    free = (CELLS - c.most_obstacles) * len(HEIGHTS_M)
-    if 2 * c.drones > free:
+    if 2 * c.drones > c.free_places:
         raise BadInput(
-            f"{c.drones} drones need {2 * c.drones} places, to start and to go to; density {c.density} leaves {free}"
+            f"{c.drones} drones need {2 * c.drones} places, to start and to go to; "
+            f"density {c.density} leaves {c.free_places}"
         )
     if not 1 <= c.neighbours <= 16 or not 1 <= c.obstacles_seen <= 2:
         raise BadInput(f"neighbours = {c.neighbours}, obstacles_seen = {c.obstacles_seen}; expected 1 to 16 and 1 or 2")

@@ -28,6 +28,8 @@ from sim.spec import SceneSpec
 JITTER_M = 0.1
 """Starts and goals lie in a box of this side around their places."""
 MOST_MAPS = 512
+OFFERED_PLACES = 64
+"""Places from which a scenario chooses starts and goals; some want them near one another."""
 SEEN_PLACES = 16
 """Places among which a drone that starts again, and its goal, choose the one with most room."""
 ROOMY_M = 1.5
@@ -192,7 +194,8 @@ class SwarmTask:
         ids = (rooms + self.rooms * torch.arange(agents, device=self.device)[:, None]).reshape(-1)
         self.worlds.restart(None if everywhere else ids, generator)
         maps = self.level.choose(count, len(self.bank.count), generator)
-        places = free_places(self.bank, maps, max(2 * agents, SEEN_PLACES), JITTER_M, generator)
+        offered = max(2 * agents, min(OFFERED_PLACES, self.config.free_places))
+        places = free_places(self.bank, maps, offered, JITTER_M, generator)
         starts, path = self.scenario.draw(places, agents, self._room, generator)
         s = self.state
         s["map"][ids] = maps.repeat(agents)
