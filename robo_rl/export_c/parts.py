@@ -10,6 +10,8 @@ from hardware.errors import BadInput
 INFINITY = "POLICY_INFINITY"
 _FUNCTION = re.compile(r"^(?:POLICY_APART )?static (?:float|int|void) (\w+)\(", re.MULTILINE)
 
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+
 
 def literal(value: float) -> str:
     """A float as C's hexadecimal literal: exactly these bits."""
@@ -52,5 +54,5 @@ def only_used(text: str, used: str) -> str:
         name = todo.pop()
         if name in functions and name not in wanted:
             wanted.add(name)
-            todo += re.findall(r"\w+", functions[name])
+            todo += re.findall(r"\w+", _COMMENT.sub("", functions[name]))
     return "\n".join([*head, *(functions[name] for name in functions if name in wanted)])

@@ -43,8 +43,8 @@ def report(folder: Path, program: Program = POLICY) -> dict[str, Any]:
     """Figures of a program in `folder`, for every compiler there is; raises RoboError where a result is wrong.
 
     `host` and `cortex_m4` hold `code_bytes`, `constant_bytes`, `ram_bytes` and `stack_bytes` (of the deepest chain of
-    calls, without the C library's memcpy); `cortex_m4` also `instructions` per decision, on average and at most, and
-    `same_bits` where QEMU can run it.
+    calls, without the C library's memcpy; where the compiler is GNU's); `cortex_m4` also `instructions` per decision
+    and `longest_instructions`, and `same_bits` where QEMU can run it.
     """
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -97,18 +97,18 @@ def _sizes(
 ) -> dict[str, int]:
     sections: list[tuple[str, str]] = []
     graph = ""
+    gnu = "Free Software Foundation" in _run(compiler, "--version")
     for name in program.sources:
         part = scratch / Path(name).with_suffix(".o")
-        _run(compiler, *flags, "-fcallgraph-info=su", "-c", folder / name, "-o", part)
+        _run(compiler, *flags, *(("-fcallgraph-info=su",) if gnu else ()), "-c", folder / name, "-o", part)
         sections += re.findall(r"^(\.\S+)\s+(\d+)", _run(size, "-A", part), re.MULTILINE)
-        graph += part.with_suffix(".ci").read_text()
+        graph += part.with_suffix(".ci").read_text() if gnu else ""
     total = lambda start: sum(int(n) for name, n in sections if name.startswith(start))  # noqa: E731
     return {
         "code_bytes": total(".text"),
         "constant_bytes": total(".rodata"),
         "ram_bytes": total(".data") + total(".bss"),
-        "stack_bytes": _deepest(graph, program.entry),
-    }
+    } | ({"stack_bytes": _deepest(graph, program.entry)} if gnu else {})
 
 
 def _deepest(graph: str, entry: str) -> int:

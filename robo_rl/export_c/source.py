@@ -137,7 +137,6 @@ def _source(artifact: PolicyArtifact, graph: StaticGraph, places: dict[str, int]
 #include "policy.h"
 
 #include <stdint.h>
-#include <string.h>
 
 #ifdef __FAST_MATH__
 #error "policy.c needs IEEE arithmetic: compile it without -ffast-math"
@@ -152,7 +151,7 @@ def _source(artifact: PolicyArtifact, graph: StaticGraph, places: dict[str, int]
 {math}
 {chr(10).join(constants)}
 
-{f'static float buffer[{size}];' if size else ''}
+{f"static float buffer[{size}];" if size else ""}
 
 {parts}
 void policy_run({_parameters(graph)}, float command[POLICY_COMMAND_SIZE]) {{

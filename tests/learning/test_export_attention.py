@@ -16,7 +16,7 @@ from support.onboard import EVERYTHING, policy_file
 from controllers.artifact import PolicyArtifact
 from robo_rl.entity_nets import Widths
 from robo_rl.export_c.onboard import write_onboard
-from robo_rl.export_c.report import ONBOARD, STRICT, report
+from robo_rl.export_c.report import LIMITS, ONBOARD, STRICT, report
 from robo_rl.layout import layout_of
 from robo_rl.policy_nets import NetShape, build
 
@@ -90,4 +90,4 @@ def test_a_cortex_m4_gives_the_same_bits(exported: tuple[PolicyArtifact, Path]) 
     found = report(exported[1], ONBOARD)["cortex_m4"]
     print(found)
     assert found["same_bits"]
-    assert found["stack_bytes"] <= 256
+    assert found["stack_bytes"] + 64 <= LIMITS["stack_bytes"]  # controllerOutOfTree itself takes less than 64
