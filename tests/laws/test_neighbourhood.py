@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from support.pd_policy import write_pd_policy, write_perceiving_policy
 
 from controllers.artifact import PolicyArtifact
 from controllers.crew import Crew, Question
 from controllers.formation import formation, nearest_pair
+from controllers.graph import Graph
 from controllers.neighbourhood import DARK_S, Dropouts, Neighbourhood, SharedPositions
 from controllers.policy import Policy, signals_needed, signals_perceived
 from controllers.surroundings import FAR_M, Around, perceive
@@ -143,6 +145,28 @@ def test_a_crew_decides_what_each_robots_own_policy_would_to_the_last_bit(artifa
             sent = np.clip(wanted.command + 0.01 * rng.normal(size=4), -0.5, 0.9)
             crew.members[i].sent(sent)
             alone[i].sent(sent)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 8, 17])
+def test_a_row_gives_the_same_bits_alone_and_in_company(rows: int) -> None:
+    """Weights from the left, the batch on the last axis, as attention over entities is exported."""
+    weight = np.random.default_rng(0).normal(size=(4, 48)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Transpose", ["policy"], ["columns"]),
+            helper.make_node("MatMul", ["weight", "columns"], ["product"]),
+            helper.make_node("Transpose", ["product"], ["command"]),
+        ],
+        "columns",
+        [helper.make_tensor_value_info("policy", TensorProto.FLOAT, ["N", 48])],
+        [helper.make_tensor_value_info("command", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    run = Graph(model.SerializeToString(), "test").run
+    batch = np.random.default_rng(1).normal(size=(rows, 48)).astype(np.float32)
+    alone = np.concatenate([run({"policy": row[None]}) for row in batch])
+    np.testing.assert_array_equal(run({"policy": batch}), alone)
 
 
 def test_a_crew_of_a_policy_that_perceives_nothing(tmp_path: Path) -> None:
