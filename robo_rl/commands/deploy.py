@@ -120,24 +120,10 @@ def _order(args: Args) -> Any:
     duration_s = args.duration
     if duration_s is None:
         duration_s = float(spec.parameters.get("duration_s", DURATION_S))
-    for flag, value, lowest in (("duration", duration_s, 0.0), ("handover", args.handover, 0.0)):
-        if not (math.isfinite(value) and value >= lowest):
-            raise BadInput(f"--{flag} {value:g}: expected seconds, at least {lowest:g}")
-    if not (math.isfinite(args.time_scale) and args.time_scale > 0):
-        raise BadInput(f"--time-scale {args.time_scale:g}: expected a number above 0")
-    if args.time_scale != 1.0 and args.mode != "emulated":
-        raise BadInput("--time-scale is for emulated robots: a real one lives in real time, a recording in none")
-    for flag, value in (("fault", args.fault), ("scene", args.scene)):
-        if value and (args.mode != "emulated" or args.uri is not None):
-            raise BadInput(f"--{flag} is for the emulator that deploy starts itself: --mode emulated without --uri")
-    for field_name, value in asdict(args.bounds).items():
-        if not 0.0 <= value <= LARGEST_BOUND:  # as policy_node declares them; NaN would never be a fault
-            raise BadInput(f"--{field_name.replace('_', '-')} {value:g}: expected a number from 0 to {LARGEST_BOUND:g}")
+    _check_numbers(args, duration_s)
     name = args.name or (spec.name if swarm is None else "cf" if spec.name == "crazyflie" else spec.name)
     if not _NAMESPACE.fullmatch(name):
         raise BadInput(f"--name '{name}': expected letters, digits and underscores, as in ROS names")
-    if not 0.2 <= args.takeoff_height <= 2.0:
-        raise BadInput(f"--takeoff-height {args.takeoff_height:g}: expected 0.2..2 m")
     replay = args.mode == "replay"
     plan = FlightPlan(
         flies=not replay,
@@ -166,6 +152,25 @@ def _order(args: Args) -> Any:
         args.obstacles,
         swarm,
     )
+
+
+def _check_numbers(args: Args, duration_s: float) -> None:
+    """Raises BadInput for flags out of range, or for another kind of robot."""
+    for flag, value, lowest in (("duration", duration_s, 0.0), ("handover", args.handover, 0.0)):
+        if not (math.isfinite(value) and value >= lowest):
+            raise BadInput(f"--{flag} {value:g}: expected seconds, at least {lowest:g}")
+    if not (math.isfinite(args.time_scale) and args.time_scale > 0):
+        raise BadInput(f"--time-scale {args.time_scale:g}: expected a number above 0")
+    if args.time_scale != 1.0 and args.mode != "emulated":
+        raise BadInput("--time-scale is for emulated robots: a real one lives in real time, a recording in none")
+    for flag, value in (("fault", args.fault), ("scene", args.scene)):
+        if value and (args.mode != "emulated" or args.uri is not None):
+            raise BadInput(f"--{flag} is for the emulator that deploy starts itself: --mode emulated without --uri")
+    for field_name, value in asdict(args.bounds).items():
+        if not 0.0 <= value <= LARGEST_BOUND:  # as policy_node declares them; NaN would never be a fault
+            raise BadInput(f"--{field_name.replace('_', '-')} {value:g}: expected a number from 0 to {LARGEST_BOUND:g}")
+    if not 0.2 <= args.takeoff_height <= 2.0:
+        raise BadInput(f"--takeoff-height {args.takeoff_height:g}: expected 0.2..2 m")
 
 
 def _shared(args: Args, transport: str) -> dict[str, Any]:
