@@ -204,6 +204,7 @@ _CREDIT = {"gamma": 0.995, "gae_lambda": 0.97, "target_kl": 0.02, "steps": 95_00
 _WHILE_TRAINING = {
     "contact_ends": True,
     "episode_s": 7.0,
+    "empty": 0.1,
     "engine": "compiled",
     "curriculum": {"gate": "steps", "steps": 10_000_000, "contact": 0.2},
 }

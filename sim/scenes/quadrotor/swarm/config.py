@@ -136,6 +136,8 @@ class SwarmConfig:
     """A contact ends that drone's flight, and it starts again elsewhere; for training."""
     dropout: float = 0.0
     """Share of the others' positions that are not heard of in a step; the last one stands."""
+    empty: float = 0.0
+    """Share of maps without obstacles, for training: a policy that has always seen some falls where there are none."""
     replay: float = 0.0
     """Probability that an environment starts 1.5 s before an earlier collision, for training."""
     disturbances: bool = False
@@ -192,7 +194,7 @@ def check(config: SwarmConfig) -> None:
         )
     if not 1 <= c.neighbours <= 16 or not 1 <= c.obstacles_seen <= 2:
         raise BadInput(f"neighbours = {c.neighbours}, obstacles_seen = {c.obstacles_seen}; expected 1 to 16 and 1 or 2")
-    for name in ("dropout", "replay"):
+    for name in ("dropout", "empty", "replay"):
         if not 0.0 <= getattr(c, name) < 1.0:
             raise BadInput(f"{name} = {getattr(c, name)}; expected 0 to below 1")
     if not 2.0 <= c.episode_s < math.inf:

@@ -94,8 +94,8 @@ def make_swarm_env(
 
 def judged(config: SwarmConfig) -> SwarmConfig:
     """The settings under which a policy that was trained with these is evaluated: whole flights, no aids."""
-    whole = {"contact_ends": False, "replay": 0.0, "curriculum": Curriculum(), "episode_s": SwarmConfig.episode_s}
-    return replace(config, **whole)
+    seconds = SwarmConfig.episode_s
+    return replace(config, contact_ends=False, empty=0.0, replay=0.0, curriculum=Curriculum(), episode_s=seconds)
 
 
 def track(env: BatchEnv) -> torch.Tensor:

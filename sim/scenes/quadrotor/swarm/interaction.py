@@ -102,27 +102,7 @@ class Interaction:
         closest = nearest(state[:2], nearby(state[:2], maps, candidates, c.room_m), radius.index_select(0, maps), 1)
         direction, clearance = closest.direction[0], closest.clearance[0]
         touch = self.physics.touching(state[:3], pairs, clearance, c.room_m) & flying
-        params = self._worlds.params({"fixed": fixed})
-        mass, inertia = self.bodies(params)
-        bounced = self.physics.respond(
-            state,
-            touch,
-            pairs,
-            direction,
-            mass,
-            random[: contacts.RANDOM_ROWS],
-            inertia,
-            agents=agents,
-            room=c.room_m,
-            physical=c.contacts == "physical",
-        )
-        if c.downwash and agents > 1:
-            position, velocity, quat, rate, rotor = bounced.split(body.STATE_PARTS)
-            push, turn = contacts.downwash(
-                position, body.rotation_forms(quat), pairs, random[contacts.RANDOM_ROWS : -1], agents
-            )
-            velocity = torch.cat([velocity[:2], torch.add(velocity[2:], push[None], alpha=self._dt_s)])
-            bounced = torch.cat([position, velocity, quat, torch.add(rate, turn, alpha=self._dt_s), rotor])
+        bounced = self._moved(state, touch, pairs, direction, self._worlds.params({"fixed": fixed}), random)
         if self.masked:
             bounced = torch.where(flying, bounced, _waiting(bounced, agents))
         measured = self._worlds.measured({"body": bounced, "noise": noise, "fixed": fixed})
@@ -142,6 +122,38 @@ class Interaction:
             ]
         )
         return bounced, heard, seen, goal, touch, facts
+
+    def _moved(
+        self,
+        state: Tensor,
+        touch: Tensor,
+        pairs: contacts.Pairs,
+        direction: Tensor,
+        params: Tensor,
+        random: Tensor,
+    ) -> Tensor:
+        """The state (17, N) after contacts and under downwash."""
+        c, agents = self.config, self.config.drones
+        mass, inertia = self.bodies(params)
+        bounced = self.physics.respond(
+            state,
+            touch,
+            pairs,
+            direction,
+            mass,
+            random[: contacts.RANDOM_ROWS],
+            inertia,
+            agents=agents,
+            room=c.room_m,
+            physical=c.contacts == "physical",
+        )
+        if not c.downwash or agents == 1:
+            return bounced
+        position, velocity, quat, rate, rotor = bounced.split(body.STATE_PARTS)
+        forms = body.rotation_forms(quat)
+        push, turn = contacts.downwash(position, forms, pairs, random[contacts.RANDOM_ROWS : -1], agents)
+        velocity = torch.cat([velocity[:2], torch.add(velocity[2:], push[None], alpha=self._dt_s)])
+        return torch.cat([position, velocity, quat, torch.add(rate, turn, alpha=self._dt_s), rotor])
 
 
 def _waiting(state: Tensor, agents: int) -> Tensor:

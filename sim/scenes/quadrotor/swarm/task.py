@@ -121,6 +121,9 @@ class SwarmTask:
             share = torch.rand(count, generator=generator, device=self.device)
             radius = 0.5 * (low + share * (self.config.obstacle_diameter_m - low))
             density = self.level.densities(count, self.config.density)
+            if self.config.empty > 0.0:
+                bare = torch.rand(count, generator=generator, device=self.device) < self.config.empty
+                density = torch.where(bare, 0.0, density)
             self._bank = seed, draw_bank(density, radius, self.config.room_m, generator)
         return self._bank[1]
 
