@@ -74,19 +74,7 @@ class SwarmTask:
         self.state, self.shared = self.worlds.state, self.worlds.shared
         self.level = Level(config.curriculum, self.shared, self.device)
         self.between = Interaction(config, spec, self.worlds, physics, masked=self.level.masks(config.drones))
-        make = lambda rows: torch.zeros((rows, num_envs), device=self.device)  # noqa: E731
-        self.state |= {
-            "path": make(PATH_ROWS),
-            "goal": make(3),
-            "shared": make(6),
-            "perceived": make(sum(self.between.layout.values())),
-            "facts": make(len(reward.FACTS)),
-            "touch": make(4).bool(),
-            "records": make(records.ROWS),
-            "flying": torch.ones(num_envs, dtype=torch.bool, device=self.device),
-            "map": torch.zeros(num_envs, dtype=torch.long, device=self.device),
-            "clock": torch.zeros(num_envs, dtype=torch.long, device=self.device),
-        }
+        self.state |= self._planes()
         self.shared["bank"] = torch.zeros((), dtype=torch.long)
         """Seed of the maps, which are drawn again from it."""
         self._bank: tuple[int, Bank] | None = None
@@ -99,6 +87,18 @@ class SwarmTask:
         self._inverse_span = 2.0 / (bounds[:, 1:] - bounds[:, :1]).clamp(min=1e-12)
         self._interact = prepared(self.between.after_flight, config.engine)
         self._score = prepared(self._score_flat, config.engine)
+
+    def _planes(self) -> dict[str, Tensor]:
+        """What the task adds to the worlds' state."""
+        n, device = self.num_envs, self.device
+        rows = {"path": PATH_ROWS, "goal": 3, "shared": 6, "perceived": sum(self.between.layout.values())}
+        rows |= {"facts": len(reward.FACTS), "records": records.ROWS}
+        return {name: torch.zeros((count, n), device=device) for name, count in rows.items()} | {
+            "touch": torch.zeros((4, n), dtype=torch.bool, device=device),
+            "flying": torch.ones(n, dtype=torch.bool, device=device),
+            "map": torch.zeros(n, dtype=torch.long, device=device),
+            "clock": torch.zeros(n, dtype=torch.long, device=device),
+        }
 
     @property
     def clock(self) -> Tensor:
