@@ -133,5 +133,6 @@ def averaged(actor: Actor, average: Tensor) -> nn.Module:
     twin = copy.deepcopy(actor)
     flat = FlatParameters([twin])
     flat.value.data.copy_(average)
-    twin.net.linear = F.linear
+    if isinstance(twin.net, MLP):
+        twin.net.linear = F.linear
     return twin.net
