@@ -8,6 +8,7 @@ import pytest
 from controllers.artifact import PolicyArtifact
 from hardware.errors import BadInput, NotFoundError
 from robo_rl import zoo
+from robo_rl.config import from_plain
 from robo_rl.evaluate import scene_config
 from robo_rl.job import evaluate_policy
 from sim.registry import scene_entry, scene_ids
@@ -43,6 +44,7 @@ def test_evaluation_is_reproduced(name: str) -> None:
     artifact = PolicyArtifact.load(path)
     said = artifact.card.evaluation
     world = scene_config(artifact, scene_entry(artifact.card.scene).config)
+    world = from_plain(world, said.get("world", {}))  # settings other than the scene's own that it was made for
     found = evaluate_policy(path, episodes=said["episodes"], seed=said["seed"], family=said["family"], world=world)
     assert found["success_rate"] == pytest.approx(said["success_rate"], abs=0.004)  # four episodes of 1,000
     assert found["return_mean"] == pytest.approx(said["return_mean"], rel=0.01)
