@@ -20,12 +20,15 @@ Array = NDArray[np.float32]
 
 
 class SceneEnv(gymnasium.Env[Array, Array]):
-    """One environment of a scene. The observation is the policy's group; `info` holds the scene's metrics."""
+    """One environment of a scene, of a swarm one drone alone.
+
+    The observation is the policy's group; `info` holds the scene's metrics.
+    """
 
     metadata = {"render_modes": []}
 
     def __init__(self, scene: str, family: str = "train", device: str = "cpu", **settings: Any) -> None:
-        self._env = _make(scene, 1, family, device, settings)
+        self._env = _make(scene, 1, family, device, {**scene_entry(scene).alone, **settings})
         self.observation_space, self.action_space = _spaces(self._env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
@@ -93,7 +96,8 @@ def _make(scene: str, num_envs: int, family: str, device: str, settings: dict[st
 
 def _spaces(env: Any) -> tuple[Any, Any]:
     fields = [f for f in env.interface.observation if f.group == "policy"]
-    bound = np.concatenate([np.full(f.size * f.history, f.clip, np.float32) for f in fields])
+    most = float(np.finfo(np.float32).max)  # Gymnasium's checker objects to infinity
+    bound = np.concatenate([np.full(f.size * f.history, min(f.clip, most), np.float32) for f in fields])
     return Box(-bound, bound, dtype=np.float32), Box(-1.0, 1.0, (env.interface.action_size,), np.float32)
 
 

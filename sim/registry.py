@@ -34,6 +34,8 @@ class SceneEntry:
     """judged(config) -> the settings under which a policy trained with `config` is evaluated, without mere aids."""
     baselines: Mapping[str, Callable[[Any], Callable[[], Any]]] = field(default_factory=dict)
     """Classical controllers by name, where there are several; `baseline` is one of them."""
+    alone: Mapping[str, Any] = field(default_factory=dict)
+    """Settings under which a row is an environment of its own, for interfaces that know one robot only."""
     track: Callable[[Any], Any] | None = None
     """track(env) -> true positions (N, 3) relative to the goal, m, for pictures of paths."""
     picture: Callable[..., None] | None = None

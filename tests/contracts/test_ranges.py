@@ -107,5 +107,5 @@ def test_ranges_command_lists_guesses_first(tmp_path: Path) -> None:
 def test_unknown_scene_is_one_line_that_lists_the_scenes() -> None:
     done = command("ranges", "quadrotor/hvr")
     assert done.returncode == 1
-    known = "greenhouse/lettuce, quadrotor/hover"
+    known = "greenhouse/lettuce, quadrotor/hover, quadrotor/swarm"
     assert done.stderr.strip() == f"robo-rl: ranges: scene 'quadrotor/hvr' not found; known: {known}"

@@ -242,6 +242,7 @@ TASKS = {
         picture=draw_flight,
         backends={"pybullet": make_swarm_bullet},
         judged=swarm.judged,
+        alone={"drones": 1},
         speed=swarm_speed.works,
     ),
 }
