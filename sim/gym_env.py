@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 class SceneEnv(gymnasium.Env[Array, Array]):
     """One environment of a scene, of a swarm one drone alone.
 
-    The observation is the policy's group; `info` holds the scene's metrics.
+    The observation is the policy's group; `info` holds the scene's metrics as far as they are known.
     """
 
     metadata = {"render_modes": []}
@@ -40,7 +40,8 @@ class SceneEnv(gymnasium.Env[Array, Array]):
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """One control step; at an episode's end the observation is its last."""
         step = self._env.step(torch.as_tensor(np.asarray(action, dtype=np.float32)[None], device=self._env.device))
-        info = {name: value[0].item() for name, value in step.metrics.items()}
+        found = {name: value[0].item() for name, value in step.metrics.items()}
+        info = {name: value for name, value in found.items() if value == value}  # what is not known yet is NaN
         return (
             _rows(step.final_obs["policy"])[0],
             step.reward[0].item(),
