@@ -33,19 +33,19 @@ class Firmware:
         sources = [folder / f"{name}.c" for name in ("controller", "observation", "onboard", "policy")]
         command = ["gcc", "-std=c99", *WARNINGS, "-shared", "-fPIC", *sources, FIRMWARE / "firmware.c", "-o", built]
         subprocess.run([str(c) for c in command], check=True, timeout=60)
-        self.library = ctypes.CDLL(str(built))
-        self.library.controllerOutOfTreeInit()
+        self.code = ctypes.CDLL(str(built))
+        self.code.controllerOutOfTreeInit()
 
     def tell(self, place: int, ident: int, position: Single, stamp: int) -> None:
         """A peer's position arrives."""
         pointer = position.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        self.library.firmware_tell(place, ident, pointer, ctypes.c_uint32(stamp))
+        self.code.firmware_tell(place, ident, pointer, ctypes.c_uint32(stamp))
 
     def step(self, numbers: Single, os_ticks: int, step: int) -> tuple[int, Single]:
         """One call of the stabilizer loop: control mode and forces."""
         forces = np.full(4, np.nan, np.float32)
         pointers = [x.ctypes.data_as(ctypes.POINTER(ctypes.c_float)) for x in (numbers, forces)]
-        mode = self.library.firmware_step(pointers[0], ctypes.c_uint32(os_ticks), ctypes.c_uint32(step), pointers[1])
+        mode = self.code.firmware_step(pointers[0], ctypes.c_uint32(os_ticks), ctypes.c_uint32(step), pointers[1])
         return mode, forces
 
 
@@ -96,7 +96,7 @@ def test_controller_is_the_plain_interface_behind_the_firmwares_names(folder: Pa
         assert mode == FORCE
         assert said == (step % 10 == 1)
         np.testing.assert_array_equal(forces, expected)
-    assert firmware.library.firmware_pid_calls() == 0
+    assert firmware.code.firmware_pid_calls() == 0
 
 
 def test_whatever_is_no_position_goes_to_the_firmwares_own_controller(folder: Path) -> None:
@@ -107,7 +107,7 @@ def test_whatever_is_no_position_goes_to_the_firmwares_own_controller(folder: Pa
     firmware.step(_numbers(rng), 11, 11)
     mode, _ = firmware.step(_numbers(rng, position_goal=False), 12, 12)
     assert mode == LEGACY
-    assert firmware.library.firmware_pid_calls() == 1
+    assert firmware.code.firmware_pid_calls() == 1
     mode, again = firmware.step(x, 13, 13)
     assert mode == FORCE
     np.testing.assert_array_equal(again, first)
